@@ -1,0 +1,1 @@
+//! The Rust half of the Postgres extension: cache map, pins, page client, proposer.

@@ -1,0 +1,1 @@
+//! What Postgres writes: pages, WAL records, pg_control.

@@ -1,0 +1,232 @@
+//! Administration of both daemons, on `Admin` connections.
+
+use super::{WireError, payload};
+use crate::id::{NodeId, TenantId, Term, TimelineId};
+use crate::lsn::Lsn;
+use zerocopy::little_endian::{U32, U64};
+
+/// Longest branch name in bytes: Postgres's own limit for names (NAMEDATALEN - 1).
+pub const MAX_NAME: usize = 63;
+
+payload! {
+    RawTimelineCreate, 64 {
+        tenant: [u8; 16],
+        timeline: [u8; 16],
+        start_lsn: U64,
+        prev_record_lsn: U64,
+        system_id: U64,
+        postgres_version: U32,
+        name_length: U32,
+    }
+}
+
+/// Makes a timeline. A repeat with the same properties succeeds; with others it is `Exists`.
+///
+/// To a safekeeper `body` holds the WAL from the start of `start_lsn`'s segment to `start_lsn`, which
+/// may be empty. To a pageserver it is empty; `ImportItem` frames and an `ImportEnd` follow, and the
+/// timeline exists once `TimelineCreated` has answered that.
+/// A segment's prefix can be longer than a frame: see `MAX_PREFIX`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimelineCreate {
+    pub tenant: TenantId,
+    pub timeline: TimelineId,
+    pub start_lsn: Lsn,
+    /// Start of the record that ends at `start_lsn`.
+    pub prev_record_lsn: Lsn,
+    pub system_id: u64,
+    /// PG_VERSION_NUM.
+    pub postgres_version: u32,
+    /// Name of the branch.
+    pub name: String,
+    /// The last bytes of WAL before `start_lsn`, from a WAL page boundary on, `MAX_PREFIX` bytes at most.
+    pub prefix: Vec<u8>,
+}
+
+/// Longest prefix of WAL that `TimelineCreate` carries. What lies before it in the segment reads as zeros.
+pub const MAX_PREFIX: usize = 3 << 20;
+
+impl TimelineCreate {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        RawTimelineCreate {
+            tenant: self.tenant.0,
+            timeline: self.timeline.0,
+            start_lsn: U64::new(self.start_lsn.0),
+            prev_record_lsn: U64::new(self.prev_record_lsn.0),
+            system_id: U64::new(self.system_id),
+            postgres_version: U32::new(self.postgres_version),
+            name_length: U32::new(self.name.len() as u32),
+        }
+        .encode(out);
+        out.extend_from_slice(self.name.as_bytes());
+        out.extend_from_slice(&self.prefix);
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<TimelineCreate, WireError> {
+        let bad = |why| WireError::BadPayload { what: "TimelineCreate", why };
+        let (raw, rest) = RawTimelineCreate::decode_prefix(payload)?;
+        let name_length = raw.name_length.get() as usize;
+        if name_length == 0 || name_length > MAX_NAME || name_length > rest.len() {
+            return Err(bad("the name is empty, over 63 bytes, or cut short"));
+        }
+        let (name, prefix) = rest.split_at(name_length);
+        if prefix.len() > MAX_PREFIX {
+            return Err(bad("the WAL prefix is too long"));
+        }
+        Ok(TimelineCreate {
+            tenant: TenantId(raw.tenant),
+            timeline: TimelineId(raw.timeline),
+            start_lsn: Lsn(raw.start_lsn.get()),
+            prev_record_lsn: Lsn(raw.prev_record_lsn.get()),
+            system_id: raw.system_id.get(),
+            postgres_version: raw.postgres_version.get(),
+            name: std::str::from_utf8(name).map_err(|_| bad("the name is not UTF-8"))?.to_string(),
+            prefix: prefix.to_vec(),
+        })
+    }
+}
+
+payload! {
+    /// The timeline is durable here. Nothing follows.
+    TimelineCreated, 8 { reserved: U64 }
+}
+
+payload! {
+    /// Ends an import: how many items were sent.
+    ImportEnd, 8 { items: U64 }
+}
+
+payload! {
+    /// Asks for the state of all timelines. Answered by `StatusReply`.
+    Status, 8 { reserved: U64 }
+}
+
+/// A daemon's state, as UTF-8 text of `key=value` lines: one line per timeline and counter group, so
+/// that it can grow without a new layout. Fields are space-separated; values have no spaces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StatusReply {
+    pub node: NodeId,
+    pub timelines: Vec<TimelineStatus>,
+    /// Process-wide counters by name.
+    pub counters: Vec<(String, u64)>,
+}
+
+/// A timeline as one daemon sees it; what does not concern that daemon is 0.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TimelineStatus {
+    pub tenant: TenantId,
+    pub timeline: TimelineId,
+    pub name: String,
+    pub term: Term,
+    /// Safekeeper: end of flushed WAL.
+    pub flush_lsn: Lsn,
+    /// Safekeeper: end of committed WAL.
+    pub commit_lsn: Lsn,
+    /// Pageserver: end of the last record ingested.
+    pub last_record_lsn: Lsn,
+    /// Pageserver: all before it is in layer files.
+    pub disk_consistent_lsn: Lsn,
+    /// Pageserver: bytes of all relations at `last_record_lsn`.
+    pub logical_size: u64,
+    /// Why the timeline stopped, empty if it runs. May contain spaces; it ends its line.
+    pub stopped: String,
+}
+
+impl StatusReply {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        use std::fmt::Write;
+        let mut text = format!("node={}\n", self.node);
+        for t in &self.timelines {
+            let _ = writeln!(
+                text,
+                "timeline={} tenant={} name={} term={} flush_lsn={} commit_lsn={} last_record_lsn={} disk_consistent_lsn={} logical_size={} stopped={}",
+                t.timeline,
+                t.tenant,
+                t.name,
+                t.term,
+                t.flush_lsn,
+                t.commit_lsn,
+                t.last_record_lsn,
+                t.disk_consistent_lsn,
+                t.logical_size,
+                t.stopped.replace('\n', " ")
+            );
+        }
+        for (name, value) in &self.counters {
+            let _ = writeln!(text, "counter={name} value={value}");
+        }
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<StatusReply, WireError> {
+        let bad = |why| WireError::BadPayload { what: "StatusReply", why };
+        let text = std::str::from_utf8(payload).map_err(|_| bad("not UTF-8"))?;
+        let mut reply = StatusReply { node: NodeId(0), timelines: Vec::new(), counters: Vec::new() };
+        for line in text.lines() {
+            let mut timeline = TimelineStatus::default();
+            let mut counter = (String::new(), 0);
+            let (line, stopped) = line.split_once(" stopped=").unwrap_or((line, ""));
+            for field in line.split(' ') {
+                let (key, value) = field.split_once('=').ok_or(bad("a field without '='"))?;
+                let number = || value.parse::<u64>().map_err(|_| bad("not a number"));
+                let lsn = || value.parse::<Lsn>().map_err(|_| bad("not an LSN"));
+                match key {
+                    "node" => reply.node = NodeId(number()?),
+                    "timeline" => timeline.timeline = value.parse().map_err(|_| bad("not a timeline id"))?,
+                    "tenant" => timeline.tenant = value.parse().map_err(|_| bad("not a tenant id"))?,
+                    "name" => timeline.name = value.to_string(),
+                    "term" => timeline.term = Term(number()?),
+                    "flush_lsn" => timeline.flush_lsn = lsn()?,
+                    "commit_lsn" => timeline.commit_lsn = lsn()?,
+                    "last_record_lsn" => timeline.last_record_lsn = lsn()?,
+                    "disk_consistent_lsn" => timeline.disk_consistent_lsn = lsn()?,
+                    "logical_size" => timeline.logical_size = number()?,
+                    "counter" => counter.0 = value.to_string(),
+                    "value" => counter.1 = number()?,
+                    _ => {}
+                }
+            }
+            if line.starts_with("timeline=") {
+                timeline.stopped = stopped.to_string();
+                reply.timelines.push(timeline);
+            } else if line.starts_with("counter=") {
+                reply.counters.push(counter);
+            }
+        }
+        Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn creates_and_states_round_trip() {
+        let create = TimelineCreate {
+            tenant: TenantId([1; 16]),
+            timeline: TimelineId([2; 16]),
+            start_lsn: Lsn(0x1000028),
+            prev_record_lsn: Lsn(0x1000000),
+            system_id: 9,
+            postgres_version: 150020,
+            name: "main".into(),
+            prefix: vec![1, 2, 3],
+        };
+        let mut bytes = Vec::new();
+        create.encode(&mut bytes);
+        assert_eq!(TimelineCreate::decode(&bytes), Ok(create));
+
+        let timeline = TimelineStatus {
+            timeline: TimelineId([2; 16]),
+            name: "main".into(),
+            term: Term(3),
+            last_record_lsn: Lsn(77),
+            stopped: "record of rmgr 99 at 0/1".into(),
+            ..TimelineStatus::default()
+        };
+        let reply = StatusReply { node: NodeId(4), timelines: vec![timeline], counters: vec![("getpages".into(), 12)] };
+        bytes.clear();
+        reply.encode(&mut bytes);
+        assert_eq!(StatusReply::decode(&bytes), Ok(reply));
+    }
+}

@@ -1,0 +1,1 @@
+//! The daemon that serves any page at any LSN.

@@ -1,0 +1,1 @@
+//! Proposer and acceptor of a timeline's WAL as sans-I/O state machines.
