@@ -1,0 +1,6 @@
+//! What both daemons share: log lines, framed connections, addresses, start-up errors.
+
+pub mod cli;
+pub mod exit;
+pub mod lock;
+pub mod log;

@@ -1,0 +1,59 @@
+//! The lock on a data directory: two daemons never use one.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Holds a data directory for this process. The kernel releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    #[error("data directory {}: another process uses it (its lock file {} is held); stop that one, or give this one another --dir", dir.display(), file.display())]
+    Held { dir: PathBuf, file: PathBuf },
+    #[error("data directory {}: {what}: {error}; create it, or make it writable for this user", dir.display())]
+    Unusable { dir: PathBuf, what: &'static str, error: std::io::Error },
+}
+
+impl DirLock {
+    /// Creates `dir` if it is missing and takes its lock, `dir/lock`. Blocking: for the start only.
+    pub fn acquire(dir: &Path) -> Result<DirLock, LockError> {
+        let unusable = |what| move |error| LockError::Unusable { dir: dir.to_path_buf(), what, error };
+        std::fs::create_dir_all(dir).map_err(unusable("cannot be created"))?;
+        let path = dir.join("lock");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(unusable("its lock file cannot be opened"))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => LockError::Held { dir: dir.to_path_buf(), file: path },
+            TryLockError::Error(error) => unusable("its lock file cannot be locked")(error),
+        })?;
+        // For people only: which process to look for. It may stay empty on a full disk.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(DirLock { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_taker_is_told_who_is_in_the_way() {
+        let dir = std::env::temp_dir().join(format!("ironpage-lock-{}", std::process::id()));
+        let held = DirLock::acquire(&dir).unwrap();
+        let error = DirLock::acquire(&dir).unwrap_err();
+        assert!(matches!(error, LockError::Held { .. }) && error.to_string().contains("--dir"));
+        drop(held);
+        DirLock::acquire(&dir).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
