@@ -1,1 +1,2 @@
 //! The daemon that serves any page at any LSN.
+pub mod store;
