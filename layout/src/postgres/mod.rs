@@ -1,1 +1,5 @@
-//! What Postgres writes: pages, WAL records, pg_control.
+//! What Postgres 15 writes: WAL, pg_control, pages, SLRUs. Reading never panics, whatever the bytes.
+
+pub mod bytes;
+pub mod rmgr;
+pub mod wal;
