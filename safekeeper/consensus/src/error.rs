@@ -29,6 +29,8 @@ pub enum Error {
     CommittedPastElection { member: NodeId, commit_lsn: Lsn, start: Lsn },
     #[error("safekeeper {member} claims whole records up to {record_end} but has flushed only up to {flush_lsn}")]
     BadPosition { member: NodeId, flush_lsn: Lsn, record_end: Lsn },
+    #[error("safekeeper {member} answers at two addresses, or another one answers at its address: each counts once")]
+    TwinMember { member: NodeId },
     #[error("no safekeeper with number {member} belongs to this timeline")]
     UnknownMember { member: NodeId },
 }

@@ -14,6 +14,8 @@
 pub mod acceptor;
 mod error;
 pub mod history;
+pub mod proposer;
 
 pub use acceptor::{Acceptor, ConnId, PersistentState, Recovery};
 pub use error::{Error, Result};
+pub use proposer::Proposer;
