@@ -24,8 +24,8 @@ pub struct Leader {
 
 fn config(nodes: usize, random: &mut Random) -> Config {
     Config {
-        chunk_bytes: random.between(1, 300),
-        window_bytes: random.between(1, 1000),
+        chunk_bytes: random.between(8, 300),
+        window_bytes: random.between(200, 1500),
         heartbeat_ms: 20,
         commit_delay_ms: random.between(0, 10),
         reply_timeout_ms: 200,

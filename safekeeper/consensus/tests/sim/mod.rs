@@ -121,9 +121,19 @@ impl World {
         self.go_on_until(deadline, |world| {
             world.nodes.iter().all(|node| node.acceptor.as_ref().is_some_and(|acceptor| acceptor.commit_lsn() == end))
         });
-        assert!(self.now < deadline, "no leader committed after the faults stopped");
+        assert!(self.now < deadline, "no leader committed after the faults stopped: {}", self.describe());
         let committed = self.oracle.committed.range(START, end).to_vec();
         assert!(self.nodes.iter().all(|node| node.wal.bytes == committed), "a node's log differs at the end");
+    }
+
+    fn describe(&self) -> String {
+        let node = |node: &Node| match &node.acceptor {
+            None => "down".to_string(),
+            Some(it) => format!("term {} flush {} commit {} busy {}", it.term(), it.flush_lsn(), it.commit_lsn(), it.busy()),
+        };
+        let leaders = self.leaders.iter().filter(|leader| !leader.dead);
+        let leaders: Vec<_> = leaders.map(|it| format!("{:?} flushed {}", it.proposer, it.flushed)).collect();
+        format!("{:?} {leaders:?}", self.nodes.iter().map(node).collect::<Vec<_>>())
     }
 
     fn go_on_until(&mut self, deadline: u64, done: impl Fn(&World) -> bool) {
@@ -150,7 +160,7 @@ impl World {
                 self.nodes[node].receive(conn, message);
                 self.look_at(node);
             }
-            Event::FromNode { conn, message } => self.to_leader(conn, message),
+            Event::FromNode { conn, message } => self.leader_receives(conn, message),
             Event::WorkDone { node, boot } if self.nodes[node].boot == boot => {
                 self.nodes[node].work_done();
                 self.look_at(node);
@@ -274,7 +284,7 @@ impl World {
         self.send(Place::Leader(leader), Place::Node(member), hello);
     }
 
-    fn to_leader(&mut self, conn: ConnId, message: FromNode) {
+    fn leader_receives(&mut self, conn: ConnId, message: FromNode) {
         let Some((id, member)) = self.conns.get(&conn).copied() else {
             return;
         };

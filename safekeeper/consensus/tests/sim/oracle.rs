@@ -6,6 +6,13 @@ use ironpage_consensus::history;
 use ironpage_layout::{Lsn, Term};
 use std::collections::BTreeMap;
 
+/// The planted bug acknowledges before it knows of records; what must be caught there is the loss.
+fn at_record_end(wal: &Wal, commit: Lsn) {
+    if !cfg!(feature = "planted-ack-before-flush") {
+        assert_eq!(wal.record_end(commit), commit, "committed up to the middle of a record");
+    }
+}
+
 pub struct Oracle {
     /// All that was ever reported committed.
     pub committed: Wal,
@@ -53,7 +60,7 @@ impl Oracle {
         }
         if commit <= self.committed.end() {
             let whole = Wal { base: START, bytes: self.committed.range(START, commit).to_vec() };
-            assert_eq!(whole.record_end(commit), commit, "committed up to the middle of a record");
+            at_record_end(&whole, commit);
         }
     }
 
@@ -70,7 +77,7 @@ impl Oracle {
             let commit = acceptor.commit_lsn();
             let agreed = commit.min(self.committed.end());
             assert_eq!(node.wal.range(START, agreed), self.committed.range(START, agreed), "a node's committed bytes differ");
-            assert_eq!(node.wal.record_end(commit), commit, "commit_lsn within a record");
+            at_record_end(&node.wal, commit);
         }
         let quiet: Vec<_> = up.iter().filter(|(_, acceptor)| !acceptor.busy()).collect();
         for (one, a) in &quiet {
