@@ -1,1 +1,63 @@
-fn main() {}
+//! `ironpage-bench`: measures Ironpage beside its peers and the raw limits, in one run.
+
+#![allow(clippy::disallowed_methods)]
+
+mod client;
+mod cluster;
+mod device;
+mod first_light;
+mod getpage;
+mod latency;
+mod machine;
+mod stock;
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures Ironpage beside its peers and the raw limits, in one run.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// pgbench, endpoint start and getpage, beside stock Postgres and the raw device.
+    FirstLight(Options),
+}
+
+/// What a measurement may use.
+#[derive(clap::Args, Clone)]
+pub struct Options {
+    /// Directory with the binaries to measure: `ironpage`, `safekeeper`, `pageserver`.
+    #[arg(long, default_value = "target/release")]
+    bin_dir: PathBuf,
+    /// Directory for data of both sides; made, and removed afterwards. Must be on the disk to measure.
+    #[arg(long, default_value = "/var/tmp/ironpage-bench")]
+    dir: PathBuf,
+    /// Where stock Postgres's programs are.
+    #[arg(long, default_value = "/usr/lib/postgresql/15/bin")]
+    postgres_bindir: PathBuf,
+    /// Seconds of each timed run.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// pgbench scale: 15 MiB each.
+    #[arg(long, default_value_t = 20)]
+    scale: u32,
+    /// First of 40 free ports on 127.0.0.1.
+    #[arg(long, default_value_t = 56320)]
+    port_base: u16,
+    /// Result as JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Command::parse() {
+        Command::FirstLight(options) => first_light::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ironpage-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
