@@ -116,3 +116,153 @@ pub mod xlog {
     pub const FPI: u8 = 0xB0;
     pub const OVERWRITE_CONTRECORD: u8 = 0xD0;
 }
+
+/// access/xact.h
+pub mod xact {
+    /// XLOG_XACT_OPMASK.
+    pub const OP_MASK: u8 = 0x70;
+    pub const HAS_INFO: u8 = 0x80;
+    pub const COMMIT: u8 = 0x00;
+    pub const PREPARE: u8 = 0x10;
+    pub const ABORT: u8 = 0x20;
+    pub const COMMIT_PREPARED: u8 = 0x30;
+    pub const ABORT_PREPARED: u8 = 0x40;
+    pub const ASSIGNMENT: u8 = 0x50;
+    pub const INVALIDATIONS: u8 = 0x60;
+}
+
+/// catalog/storage_xlog.h
+pub mod storage {
+    pub const CREATE: u8 = 0x10;
+    pub const TRUNCATE: u8 = 0x20;
+    /// SMGR_TRUNCATE_HEAP, _VM, _FSM.
+    pub const TRUNCATE_HEAP: u32 = 1;
+    pub const TRUNCATE_VM: u32 = 2;
+    pub const TRUNCATE_FSM: u32 = 4;
+}
+
+/// access/clog.h
+pub mod clog {
+    pub const ZEROPAGE: u8 = 0x00;
+    pub const TRUNCATE: u8 = 0x10;
+}
+
+/// commands/dbcommands_xlog.h
+pub mod database {
+    pub const CREATE_FILE_COPY: u8 = 0x00;
+    pub const CREATE_WAL_LOG: u8 = 0x10;
+    pub const DROP: u8 = 0x20;
+}
+
+/// commands/tablespace.h
+pub mod tablespace {
+    pub const CREATE: u8 = 0x00;
+    pub const DROP: u8 = 0x10;
+}
+
+/// access/multixact.h
+pub mod multixact {
+    pub const ZERO_OFF_PAGE: u8 = 0x00;
+    pub const ZERO_MEM_PAGE: u8 = 0x10;
+    pub const CREATE_ID: u8 = 0x20;
+    pub const TRUNCATE_ID: u8 = 0x30;
+}
+
+/// utils/relmapper.h
+pub mod relmap {
+    pub const UPDATE: u8 = 0x00;
+}
+
+/// storage/standbydefs.h
+pub mod standby {
+    pub const LOCK: u8 = 0x00;
+    pub const RUNNING_XACTS: u8 = 0x10;
+    pub const INVALIDATIONS: u8 = 0x20;
+}
+
+/// access/heapam_xlog.h, both resource managers.
+pub mod heap {
+    /// XLOG_HEAP_OPMASK.
+    pub const OP_MASK: u8 = 0x70;
+    pub const INIT_PAGE: u8 = 0x80;
+    pub const INSERT: u8 = 0x00;
+    pub const DELETE: u8 = 0x10;
+    pub const UPDATE: u8 = 0x20;
+    pub const TRUNCATE: u8 = 0x30;
+    pub const HOT_UPDATE: u8 = 0x40;
+    pub const CONFIRM: u8 = 0x50;
+    pub const LOCK: u8 = 0x60;
+    pub const INPLACE: u8 = 0x70;
+
+    pub const HEAP2_REWRITE: u8 = 0x00;
+    pub const HEAP2_PRUNE: u8 = 0x10;
+    pub const HEAP2_VACUUM: u8 = 0x20;
+    pub const HEAP2_FREEZE_PAGE: u8 = 0x30;
+    pub const HEAP2_VISIBLE: u8 = 0x40;
+    pub const HEAP2_MULTI_INSERT: u8 = 0x50;
+    pub const HEAP2_LOCK_UPDATED: u8 = 0x60;
+    pub const HEAP2_NEW_CID: u8 = 0x70;
+}
+
+/// access/commit_ts.h
+pub mod commit_ts {
+    pub const ZEROPAGE: u8 = 0x00;
+    pub const TRUNCATE: u8 = 0x10;
+}
+
+/// replication/origin.h
+pub mod replication_origin {
+    pub const SET: u8 = 0x00;
+    pub const DROP: u8 = 0x10;
+}
+
+/// The record types of a resource manager that changes pages through block references alone, as bits by
+/// the high half of their info. Heap and BRIN have an INIT_PAGE bit besides. `None` for the other managers.
+fn page_record_types(rmgr: Rmgr) -> Option<u16> {
+    Some(match rmgr {
+        // All eight operations, with and without INIT_PAGE.
+        Rmgr::Heap | Rmgr::Heap2 => 0xFFFF,
+        Rmgr::Btree => 0x7FFF,
+        Rmgr::Hash => 0x1FFF,
+        Rmgr::Gin => 0x03FE,
+        // 0x40 and 0x50 are of versions before 15.
+        Rmgr::Gist => 0b1100_1111,
+        Rmgr::Sequence | Rmgr::Generic => 0x0001,
+        Rmgr::Spgist => 0x01FE,
+        Rmgr::Brin => 0x3F3F,
+        _ => return None,
+    })
+}
+
+/// Whether `info` names a record type of `rmgr`, one of those whose records only change pages they reference:
+/// heap, sequences, generic WAL and the index access methods (nbtxlog.h, hash_xlog.h, ginxlog.h, gistxlog.h,
+/// spgxlog.h, brin_xlog.h, sequence.h, generic_xlog.h).
+pub fn is_page_record(rmgr: Rmgr, info: u8) -> bool {
+    page_record_types(rmgr).is_some_and(|types| types >> (info >> 4) & 1 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_agree() {
+        for (number, rmgr) in Rmgr::ALL.into_iter().enumerate() {
+            assert_eq!(rmgr as usize, number);
+            assert_eq!(Rmgr::from_number(number as u8), Some(rmgr));
+        }
+        assert_eq!((rmgr_name(10), rmgr_name(22), rmgr_name(200)), ("Heap", "unknown", "custom"));
+    }
+
+    #[test]
+    fn only_record_types_that_exist_are_known() {
+        assert!(is_page_record(Rmgr::Btree, 0xE0) && !is_page_record(Rmgr::Btree, 0xF0));
+        assert!(is_page_record(Rmgr::Gin, 0x90) && !is_page_record(Rmgr::Gin, 0x00) && !is_page_record(Rmgr::Gin, 0xA0));
+        assert!(is_page_record(Rmgr::Gist, 0x70) && !is_page_record(Rmgr::Gist, 0x40));
+        assert!(is_page_record(Rmgr::Brin, 0xD0) && !is_page_record(Rmgr::Brin, 0x60));
+        assert!(is_page_record(Rmgr::Hash, 0xC0) && !is_page_record(Rmgr::Hash, 0xD0));
+        assert!(is_page_record(Rmgr::Spgist, 0x80) && !is_page_record(Rmgr::Spgist, 0x00));
+        assert!(is_page_record(Rmgr::Heap, 0xF0) && !is_page_record(Rmgr::Sequence, 0x10));
+        assert!(!is_page_record(Rmgr::Xlog, 0));
+    }
+}

@@ -17,11 +17,8 @@ fn read_all(start: Lsn, bytes: &[u8], piece: usize, verify: Verify) -> Result<Ve
     let mut records = Vec::new();
     for part in bytes.chunks(piece) {
         stream.feed(stream.position(), part)?;
-        loop {
-            match stream.next_record()? {
-                Next::Record(record) => records.push((record.start, record.end, record.bytes.to_vec())),
-                Next::NeedBytes | Next::EndOfWal => break,
-            }
+        while let Next::Record(record) = stream.next_record()? {
+            records.push((record.start, record.end, record.bytes.to_vec()));
         }
         assert!(stream.record_end() <= stream.position());
         assert_eq!(stream.prev(), records.last().map(|record| record.0));
