@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod exit;
+pub mod frames;
 pub mod lock;
 pub mod log;

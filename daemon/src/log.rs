@@ -44,7 +44,7 @@ pub fn enabled(level: Level) -> bool {
 pub fn write(level: Level, message: fmt::Arguments<'_>) {
     // One write per line, so that lines of several processes in one file stay whole. A stderr that is
     // gone must not stop a daemon.
-    let line = line(SystemTime::now(), level, &message.to_string());
+    let line = line(ironpage_io::time::wall_clock(), level, &message.to_string());
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
