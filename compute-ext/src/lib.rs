@@ -5,6 +5,10 @@
 //!
 //! Invariant: nothing here calls Postgres, and nothing unwinds into it: every exported function goes through [`guard`].
 
+pub mod cache;
+pub mod pages;
+pub mod pins;
+pub mod proposer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
