@@ -1,0 +1,234 @@
+//! All timelines of a safekeeper. Each is loaded when it is first used and unloaded when nobody has used it
+//! for a while: a cold timeline is a directory and nothing else.
+
+use crate::context::Context;
+use crate::control::{self, Properties};
+use crate::error::{Error, Result};
+use crate::limits::{TICK, UNLOAD_TICKS};
+use crate::proposer_service::can_be_record_end;
+use crate::timeline::Timeline;
+use ironpage_daemon::{error, info};
+use ironpage_io::sync::Notify;
+use ironpage_io::{fs, time};
+use ironpage_layout::lsn::WAL_PAGE_SIZE;
+use ironpage_layout::wire::admin::TimelineCreate;
+use ironpage_layout::{TenantId, TimelineId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+type Id = (TenantId, TimelineId);
+
+pub struct Registry {
+    dir: PathBuf,
+    pub context: Rc<Context>,
+    timelines: RefCell<HashMap<Id, Entry>>,
+    changed: Notify,
+}
+
+enum Entry {
+    /// Somebody creates or loads it: wait for a change, look again.
+    Busy,
+    Loaded(Rc<Timeline>),
+}
+
+/// Keeps others from creating or loading the same timeline.
+struct Claim<'a> {
+    registry: &'a Registry,
+    id: Id,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut timelines = self.registry.timelines.borrow_mut();
+        if matches!(timelines.get(&self.id), Some(Entry::Busy)) {
+            timelines.remove(&self.id);
+        }
+        self.registry.changed.notify_all();
+    }
+}
+
+impl Registry {
+    pub fn new(dir: &Path, context: Rc<Context>) -> Registry {
+        Registry { dir: dir.to_path_buf(), context, timelines: RefCell::default(), changed: Notify::new() }
+    }
+
+    /// The timeline, loaded if it was not.
+    pub async fn get(&self, tenant: TenantId, timeline: TimelineId) -> Result<Rc<Timeline>> {
+        let id = (tenant, timeline);
+        let claim = match self.claim(id).await {
+            Ok(claim) => claim,
+            Err(loaded) => return Ok(loaded),
+        };
+        let dir = self.timeline_dir(id);
+        if !fs::exists(dir.join(control::FILE_NAME)).await? {
+            return Err(Error::NotFound { tenant, timeline });
+        }
+        let loaded = Timeline::load(&dir, self.context.clone()).await?;
+        let properties = &loaded.properties;
+        if (properties.tenant, properties.timeline) != id {
+            let path = dir.join(control::FILE_NAME);
+            let why = format!("it is of timeline {} of tenant {}", properties.timeline, properties.tenant);
+            return Err(Error::DamagedControl { path, why });
+        }
+        self.timelines.borrow_mut().insert(id, Entry::Loaded(loaded.clone()));
+        drop(claim);
+        Ok(loaded)
+    }
+
+    /// Makes a timeline durable here. A repeat with the same properties succeeds.
+    pub async fn create(&self, create: &TimelineCreate) -> Result<()> {
+        let wanted = Properties::from(create);
+        check_create(create)?;
+        match self.get(create.tenant, create.timeline).await {
+            Ok(timeline) => return compare(&timeline.properties, &wanted),
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let id = (create.tenant, create.timeline);
+        let claim = match self.claim(id).await {
+            Ok(claim) => claim,
+            Err(loaded) => return compare(&loaded.properties, &wanted),
+        };
+        let dir = self.timeline_dir(id);
+        if fs::exists(dir.join(control::FILE_NAME)).await? {
+            return compare(&control::read(&dir).await?.properties, &wanted);
+        }
+        if let Err(error) = Timeline::create(&dir, &wanted, &create.prefix).await {
+            // A full disk gets its space back.
+            let _ = fs::remove_dir_all(&dir).await;
+            return Err(error);
+        }
+        drop(claim);
+        info!("timeline {} of tenant {}: created as '{}' at {}", wanted.timeline, wanted.tenant, wanted.name, wanted.start_lsn);
+        Ok(())
+    }
+
+    /// Ids of all timelines on disk, loaded or not.
+    pub async fn list(&self) -> Result<Vec<Id>> {
+        let mut ids = Vec::new();
+        for tenant in fs::read_dir(&self.dir).await? {
+            let Ok(tenant_id) = tenant.parse() else { continue };
+            for timeline in fs::read_dir(self.dir.join(&tenant)).await? {
+                let Ok(timeline_id) = timeline.parse() else { continue };
+                if fs::exists(self.dir.join(&tenant).join(&timeline).join(control::FILE_NAME)).await? {
+                    ids.push((tenant_id, timeline_id));
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Reads every control file, so that a damaged one is known at start and not at first use.
+    pub async fn inspect(&self) -> Result<usize> {
+        let ids = self.list().await?;
+        for id in &ids {
+            if let Err(error) = control::read(&self.timeline_dir(*id)).await {
+                error!("timeline {} of tenant {} cannot be used: {error}", id.1, id.0);
+            }
+        }
+        Ok(ids.len())
+    }
+
+    /// Looks after loaded timelines for ever: persists commit_lsn, unloads what is not in use.
+    pub async fn upkeep(&self) {
+        loop {
+            time::sleep(TICK).await;
+            for timeline in self.loaded() {
+                timeline.persist_commit(1);
+                // Held by the map and by the list of this loop.
+                let idle = Rc::strong_count(&timeline) == 2 && !timeline.at_work() && timeline.stopped().is_none();
+                let ticks = if idle { timeline.idle_ticks.get() + 1 } else { 0 };
+                timeline.idle_ticks.set(ticks);
+                if ticks >= UNLOAD_TICKS {
+                    let properties = &timeline.properties;
+                    self.timelines.borrow_mut().remove(&(properties.tenant, properties.timeline));
+                    info!("timeline {}: not in use, unloaded", properties.timeline);
+                } else if ticks == 1 {
+                    timeline.rest();
+                }
+            }
+        }
+    }
+
+    /// Persists what a restart would otherwise have to find out, and waits for storage work to end.
+    pub async fn settle(&self) {
+        for timeline in self.loaded() {
+            timeline.persist_commit(1);
+        }
+        for timeline in self.loaded() {
+            timeline.settled().await;
+        }
+    }
+
+    fn loaded(&self) -> Vec<Rc<Timeline>> {
+        let timelines = self.timelines.borrow();
+        let loaded = timelines.values().filter_map(|entry| match entry {
+            Entry::Loaded(timeline) => Some(timeline.clone()),
+            Entry::Busy => None,
+        });
+        loaded.collect()
+    }
+
+    /// The right to create or load a timeline, or, as the error, the timeline somebody else has loaded.
+    async fn claim(&self, id: Id) -> std::result::Result<Claim<'_>, Rc<Timeline>> {
+        loop {
+            let changed = self.changed.notified();
+            match self.timelines.borrow_mut().entry(id) {
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    entry.insert(Entry::Busy);
+                    return Ok(Claim { registry: self, id });
+                }
+                std::collections::hash_map::Entry::Occupied(entry) => {
+                    if let Entry::Loaded(timeline) = entry.get() {
+                        return Err(timeline.clone());
+                    }
+                }
+            }
+            changed.await;
+        }
+    }
+
+    fn timeline_dir(&self, (tenant, timeline): Id) -> PathBuf {
+        self.dir.join(tenant.to_string()).join(timeline.to_string())
+    }
+}
+
+fn check_create(create: &TimelineCreate) -> Result<()> {
+    let timeline = create.timeline;
+    let bad = |why| Error::BadCreate { timeline, why };
+    if create.postgres_version / 10_000 != 15 {
+        return Err(Error::PostgresVersion { version: create.postgres_version });
+    }
+    let start = create.start_lsn;
+    if !can_be_record_end(start) {
+        return Err(bad("start_lsn is not where a record can end"));
+    }
+    if create.prev_record_lsn >= start {
+        return Err(bad("prev_record_lsn does not lie before start_lsn"));
+    }
+    let prefix = create.prefix.len() as u64;
+    if prefix > 0 && (prefix > start.segment_offset() || !(start.0 - prefix).is_multiple_of(WAL_PAGE_SIZE)) {
+        return Err(bad("the WAL prefix does not start at a page of start_lsn's segment"));
+    }
+    if create.name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '=') {
+        return Err(bad("the name has blanks, control characters or '='"));
+    }
+    Ok(())
+}
+
+fn compare(ours: &Properties, wanted: &Properties) -> Result<()> {
+    let differs = [
+        (ours.tenant != wanted.tenant, "tenant"),
+        (ours.system_id != wanted.system_id, "system identifier"),
+        (ours.start_lsn != wanted.start_lsn, "start LSN"),
+        (ours.prev_record_lsn != wanted.prev_record_lsn, "previous record"),
+        (ours.postgres_version != wanted.postgres_version, "Postgres version"),
+        (ours.name != wanted.name, "name"),
+    ];
+    match differs.iter().find(|(differs, _)| *differs) {
+        Some((_, property)) => Err(Error::Exists { timeline: ours.timeline, property }),
+        None => Ok(()),
+    }
+}
