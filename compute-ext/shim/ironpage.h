@@ -58,6 +58,12 @@ typedef enum IronpageCounter
 	IPC_PINNED_CATALOG,
 	IPC_UNACKNOWLEDGED,
 	IPC_PARANOID_PINNED,		/* reads in evict-everything mode that a pin kept from being compared */
+	IPC_PARANOID_XID,			/* and those by reason */
+	IPC_PARANOID_VACUUM,
+	IPC_PARANOID_LOW_LSN,
+	IPC_PARANOID_VM,
+	IPC_PARANOID_SEQUENCE,
+	IPC_PARANOID_CATALOG,
 	IPC_THROTTLED_US,
 	IPC_RECONNECTS,
 	IPC_COUNT
