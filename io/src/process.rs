@@ -190,3 +190,6 @@ pub fn describe(status: ExitStatus) -> String {
         (None, None) => "an unknown end".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,24 @@ async fn wait(mut handle: Handle) -> Result<Signal, IoError> {
         handle = payload._handle;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, run, spawn, yield_now};
+
+    #[test]
+    fn a_signal_to_this_thread_resolves() {
+        run(Config::default(), || async {
+            for (number, signal) in [(libc::SIGTERM, Signal::Terminate), (libc::SIGINT, Signal::Interrupt)] {
+                let waiting = spawn(shutdown());
+                yield_now().await;
+                // To this thread and not the process: the test harness' other threads do not block it.
+                // SAFETY: plain system call with our own thread's id.
+                unsafe { libc::pthread_kill(libc::pthread_self(), number) };
+                assert_eq!(waiting.await.unwrap().unwrap(), signal);
+            }
+        })
+        .unwrap();
+    }
+}

@@ -1,8 +1,9 @@
 //! The driver of real machines: one io_uring, used by one thread.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, SystemTime};
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::posix::Posix;
 use super::{Completion, Driver, Full, Names, Op, Token, Wait};
@@ -20,6 +21,8 @@ const IORING_RECVSEND_POLL_FIRST: u16 = 1;
 const CQ_FACTOR: u32 = 4;
 
 pub struct Ring {
+    /// Dropped before the ring.
+    entrance: Entrance,
     ring: IoUring,
     random: SplitMix,
     names: Posix,
@@ -34,7 +37,18 @@ impl Ring {
             Some(seed) => seed,
             None => kernel_random()?,
         };
-        Ok(Self { ring, random: SplitMix(seed), names: Posix })
+        Ok(Self { entrance: Entrance::new(ring.as_raw_fd()), ring, random: SplitMix(seed), names: Posix })
+    }
+
+    /// One io_uring_enter: hands over all that was pushed, waits for `want` completions.
+    fn enter(&mut self, want: u32, timeout: Option<types::Timespec>) -> Result<(), Errno> {
+        let sq = self.ring.submission();
+        let (queued, must_run) = (sq.len() as u32, sq.taskrun() || sq.cq_overflow());
+        drop(sq);
+        // Completions are made, and an overflowed queue refilled, only by an enter that asks for events.
+        let events = if want > 0 || must_run { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        let args = timeout.as_ref().map(|timeout| types::SubmitArgs::new().timespec(timeout));
+        self.entrance.enter(queued, want, events, args.as_ref())
     }
 
     /// Room for `count` entries that must go to the kernel together.
@@ -46,9 +60,69 @@ impl Ring {
         drop(sq);
         // SUBMIT_ALL: the kernel takes every entry, also behind one that fails. An error here
         // (EBUSY, EAGAIN) means it has no memory or wants completions reaped first.
-        let _ = self.ring.submit();
+        let _ = self.enter(0, None);
         let sq = self.ring.submission();
         if sq.capacity() - sq.len() >= count { Ok(()) } else { Err(Full) }
+    }
+}
+
+/// The way into the kernel: the ring's descriptor, registered with the thread if that is possible, which
+/// saves looking it up at each enter. The io-uring crate keeps a registration per `Submitter`, which
+/// borrows the ring; ours lives as long as the ring, and ends with it, or the kernel would keep both.
+struct Entrance {
+    fd: RawFd,
+    registered: Option<u32>,
+}
+
+/// From io_uring.h.
+const IORING_REGISTER_RING_FDS: libc::c_uint = 20;
+const IORING_UNREGISTER_RING_FDS: libc::c_uint = 21;
+
+/// struct io_uring_rsrc_update of io_uring.h.
+#[repr(C)]
+struct RingFd {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+impl Entrance {
+    fn new(fd: RawFd) -> Self {
+        let mut ring_fd = RingFd { offset: u32::MAX, reserved: 0, data: fd as u64 };
+        let registered = Self::register(fd, IORING_REGISTER_RING_FDS, &mut ring_fd).then_some(ring_fd.offset);
+        Self { fd, registered }
+    }
+
+    fn register(fd: RawFd, opcode: libc::c_uint, ring_fd: &mut RingFd) -> bool {
+        let place: *mut RingFd = ring_fd;
+        // SAFETY: both opcodes take one struct io_uring_rsrc_update, valid for reading and writing.
+        unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, place, 1) == 1 }
+    }
+
+    fn enter(&self, queued: u32, want: u32, flags: EnterFlags, args: Option<&types::SubmitArgs<'_, '_>>) -> Result<(), Errno> {
+        let (fd, mut flags) = match self.registered {
+            Some(index) => (index as RawFd, flags | EnterFlags::REGISTERED_RING),
+            None => (self.fd, flags),
+        };
+        let (place, len) = match args {
+            Some(args) => {
+                flags |= EnterFlags::EXT_ARG;
+                (std::ptr::from_ref(args).cast::<libc::c_void>(), size_of_val(args))
+            }
+            None => (std::ptr::null(), 0),
+        };
+        // SAFETY: the queued entries were pushed under the contract of Driver::submit; place is null or
+        // points to a struct io_uring_getevents_arg (which SubmitArgs is) that lives through the call.
+        let result = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, queued, want, flags.bits(), place, len) };
+        if result < 0 { Err(Errno::last()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        if let Some(offset) = self.registered {
+            Self::register(self.fd, IORING_UNREGISTER_RING_FDS, &mut RingFd { offset, reserved: 0, data: 0 });
+        }
     }
 }
 
@@ -154,7 +228,7 @@ impl Driver for Ring {
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(());
         }
-        let want = usize::from(wait != Wait::Poll && self.ring.completion().is_empty());
+        let want = u32::from(self.ring.completion().is_empty());
         let result = match wait {
             Wait::Poll => {
                 let sq = self.ring.submission();
@@ -162,20 +236,18 @@ impl Driver for Ring {
                     return Ok(());
                 }
                 drop(sq);
-                self.ring.submit()
+                self.enter(0, None)
             }
-            Wait::Completion => self.ring.submit_and_wait(want),
+            Wait::Completion => self.enter(want, None),
             Wait::Until(deadline) => {
                 let left = deadline.saturating_duration_since(self.now()).min(WAIT_MAX);
-                let timeout = types::Timespec::from(left);
-                self.ring.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(&timeout))
+                self.enter(want, Some(types::Timespec::from(left)))
             }
         };
-        match result.map_err(Errno::from) {
-            Ok(_) => Ok(()),
+        match result {
             // ETIME: the deadline. EINTR: a signal. EBUSY, EAGAIN: completions must be reaped first.
             Err(Errno(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
-            Err(errno) => Err(errno),
+            other => other,
         }
     }
 
@@ -224,3 +296,34 @@ impl SplitMix {
 
 /// Longest single wait, so that a time far in the future fits the kernel's types.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rings_registration_ends_with_it() {
+        // The kernel has 16 places per thread.
+        for _ in 0..40 {
+            assert!(Ring::new(8, None).unwrap().entrance.registered.is_some());
+        }
+    }
+
+    #[test]
+    fn errors_of_the_set_up_name_the_way_out() {
+        let text = |errno| explain(Errno(errno), 512).to_string();
+        assert!(text(libc::EPERM).contains("sysctl -w kernel.io_uring_disabled=0"));
+        assert!(text(libc::ENOSYS).starts_with("Linux 6.1 or newer with io_uring is needed, this is Linux "));
+        assert!(text(libc::ENOMEM).contains("ulimit -l"));
+    }
+
+    #[test]
+    fn tokens_pass_through_user_data() {
+        let token = Token { slot: u32::MAX - 1, generation: u32::MAX >> 1 };
+        for part in 0..2 {
+            let data = user_data(token, part);
+            assert_ne!(data, CANCEL);
+            assert_eq!((data >> 32, data as u32 >> 1, data & 1), (token.slot.into(), token.generation, part.into()));
+        }
+    }
+}

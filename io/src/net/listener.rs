@@ -129,6 +129,11 @@ impl Listener {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn raw(&self) -> std::os::fd::RawFd {
+        self.handle.raw()
+    }
+
     /// The bound address as text.
     pub fn name(&self) -> &Arc<str> {
         &self.name
