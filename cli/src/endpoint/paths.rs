@@ -1,0 +1,71 @@
+//! Where an endpoint's files are.
+//!
+//! ```text
+//! DIR/run/endpoint-NAME.json, .lock       what its supervisor says; held while it lives
+//! DIR/logs/postgres-NAME.log              the supervisor's lines and Postgres's
+//! COMPUTE_DIR/endpoints/NAME/
+//!     t<TERM>/                            data directory of one start; all in it is a cache
+//!     socket/                             Postgres's unix socket, unless the path is too long for one
+//!     lib/ironpage.so                     the extension, where Postgres's user can read it
+//!     postgresql.auto.conf                what ALTER SYSTEM set, kept from start to start
+//! ```
+//! Postgres's user owns the data directory and the socket's, and nothing else.
+
+use crate::cluster::{Cluster, Endpoint};
+use crate::user::Owner;
+use ironpage_layout::Term;
+use std::path::{Path, PathBuf};
+
+/// Longest path of a unix socket (sun_path), less the name Postgres gives it and its lock file.
+const SOCKET_DIR_LENGTH_MAX: usize = 107 - "/.s.PGSQL.65535.lock".len();
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Paths {
+    pub dir: PathBuf,
+    pub log: PathBuf,
+    pub state: PathBuf,
+    pub lock: PathBuf,
+}
+
+/// A data directory and whose it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataDir {
+    pub path: PathBuf,
+    pub owner: Owner,
+}
+
+impl Paths {
+    pub fn of(cluster: &Cluster, endpoint: &Endpoint) -> Paths {
+        let name = &endpoint.name;
+        Paths {
+            dir: cluster.settings.compute_dir.join("endpoints").join(name),
+            log: cluster.logs().join(format!("postgres-{name}.log")),
+            state: cluster.run().join(format!("endpoint-{name}.json")),
+            lock: cluster.run().join(format!("endpoint-{name}.lock")),
+        }
+    }
+
+    pub fn data_dir(&self, term: Term, owner: &Owner) -> DataDir {
+        DataDir { path: self.dir.join(format!("t{term}")), owner: owner.clone() }
+    }
+
+    /// Whether `path` is a data directory some start of this endpoint made.
+    pub fn is_data_dir(&self, path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path.parent() == Some(&self.dir) && name.strip_prefix('t').is_some_and(|term| term.parse::<u64>().is_ok())
+    }
+
+    pub fn auto_conf(&self) -> PathBuf {
+        self.dir.join("postgresql.auto.conf")
+    }
+
+    pub fn library_dir(&self) -> PathBuf {
+        self.dir.join("lib")
+    }
+
+    /// A short path for the unix socket: below the endpoint, or else below /tmp.
+    pub fn socket_dir(&self, port: u16) -> PathBuf {
+        let below = self.dir.join("socket");
+        if below.as_os_str().len() <= SOCKET_DIR_LENGTH_MAX { below } else { PathBuf::from(format!("/tmp/ironpage-{port}")) }
+    }
+}

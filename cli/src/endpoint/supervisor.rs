@@ -1,0 +1,326 @@
+//! Keeps one Postgres running: `ironpage endpoint supervise NAME`, started by `endpoint start`, one per endpoint.
+//!
+//! Each round: win a term, take a base backup into a fresh data directory, start Postgres, wait for its end. A crash
+//! begins the next round at once, unless another endpoint took over the branch: then this one stays down.
+
+use super::basebackup;
+use super::control;
+use super::launcher::{self, Record, Rule, Won};
+use super::paths::{DataDir, Paths};
+use super::postgres;
+use super::state::{self, Phase, State};
+use super::ticket::Ticket;
+use super::wal;
+use crate::client::Identity;
+use crate::cluster::{Cluster, Endpoint};
+use crate::error::{AtPath, Error, Result};
+use crate::files;
+use crate::log;
+use crate::port;
+use crate::process::Process;
+use crate::programs::Programs;
+use crate::sys::{self, PidFd, Signals, Woken};
+use crate::user::Owner;
+use ironpage_layout::wire::ErrorCode;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Starts that may fail in a row before the endpoint is given up.
+const FAILED_STARTS_MAX: u32 = 5;
+/// Longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the end of Postgres may take when nobody is left to ask for it.
+const LEFTOVER_STOP: Duration = Duration::from_secs(10);
+/// How often ALTER SYSTEM's file is looked at while Postgres runs.
+const KEEP_CONF_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs the endpoint until it is stopped, fenced, or cannot start.
+pub fn supervise(dir: &std::path::Path, name: &str) -> Result<()> {
+    let cluster = Cluster::open(dir)?;
+    let endpoint = cluster.endpoint(name)?.clone();
+    let paths = Paths::of(&cluster, &endpoint);
+    let Some(_lock) = state::hold(&paths)? else {
+        return Err(Error::Refused(format!("endpoint '{name}' has a supervisor already")));
+    };
+    let signals = Signals::catch(&[libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP])
+        .map_err(|error| Error::Refused(format!("cannot catch signals: {error}")))?;
+    let previous = State::read(&paths)?;
+    let us = Process::of(std::process::id() as i32).ok_or_else(|| Error::Refused("/proc does not list this process".into()))?;
+    let state =
+        State { phase: Phase::Starting, supervisor: us, postmaster: None, term: 0, data_dir: None, message: String::new() };
+    let mut supervisor = Supervisor {
+        branch: cluster.branch(&endpoint.branch)?.clone(),
+        owner: Owner::of_postgres()?,
+        programs: Programs::find()?,
+        cluster,
+        endpoint,
+        paths,
+        signals,
+        state,
+        record: Record::default(),
+    };
+    supervisor.say(Phase::Starting, "");
+    if let Some(postmaster) = previous.and_then(|previous| previous.postmaster).filter(Process::is_alive) {
+        log::line(
+            "WARN",
+            &format!("a postmaster of a supervisor that was killed is still there (pid {}): stopping it", postmaster.pid),
+        );
+        if !postmaster.end(libc::SIGINT, LEFTOVER_STOP) {
+            postmaster.end(libc::SIGQUIT, LEFTOVER_STOP);
+        }
+    }
+    let outcome = supervisor.run();
+    match &outcome {
+        Ok(()) => supervisor.say(Phase::Stopped, "stopped"),
+        Err(Error::Interrupted) => supervisor.say(Phase::Stopped, "stopped while it started"),
+        Err(Error::Fenced(why)) => {
+            let message = format!("{why}; `ironpage endpoint start {name}` takes the branch back");
+            log::line("ERROR", &format!("fenced: {message}"));
+            supervisor.say(Phase::Fenced, &message);
+        }
+        Err(error) => {
+            log::line("ERROR", &error.to_string());
+            supervisor.say(Phase::Failed, &error.to_string());
+        }
+    }
+    match outcome {
+        Err(Error::Interrupted) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// How a round ended.
+enum End {
+    Stopped,
+    Crashed { was_ready: bool, how: String },
+}
+
+struct Supervisor {
+    cluster: Cluster,
+    branch: crate::cluster::Branch,
+    endpoint: Endpoint,
+    paths: Paths,
+    programs: Programs,
+    owner: Owner,
+    signals: Signals,
+    state: State,
+    record: Record,
+}
+
+impl Supervisor {
+    fn run(&mut self) -> Result<()> {
+        let mut rule = Rule::TakeOver;
+        let mut failed_starts = 0;
+        loop {
+            match self.round(rule)? {
+                End::Stopped => return Ok(()),
+                End::Crashed { was_ready, how } => {
+                    log::line("WARN", &format!("postgres {how}; starting it again"));
+                    failed_starts = if was_ready { 0 } else { failed_starts + 1 };
+                    if failed_starts == FAILED_STARTS_MAX {
+                        let tail = crate::error::log_tail(&self.paths.log);
+                        let log = self.paths.log.clone();
+                        return Err(Error::DiedAtStart {
+                            name: format!("postgres of endpoint '{}'", self.endpoint.name),
+                            status: how,
+                            log,
+                            tail,
+                        });
+                    }
+                }
+            }
+            rule = Rule::StayFenced;
+            self.say(Phase::Starting, "restarting after a crash");
+            self.pause(failed_starts)?;
+        }
+    }
+
+    fn round(&mut self, rule: Rule) -> Result<End> {
+        let began = Instant::now();
+        let won = self.elect(rule)?;
+        let elected = began.elapsed();
+        log::line("INFO", &format!("won term {} of branch '{}': WAL ends at {}", won.term, self.branch.name, won.start_lsn));
+        self.state.term = won.term.0;
+        self.remove_old_data_dirs()?;
+        let data_dir = self.make_data_dir(&won)?;
+        self.state.data_dir = Some(data_dir.path.clone());
+        let backed_up = began.elapsed();
+        port::check_free(self.cluster.endpoint_address(&self.endpoint).port(), &format!("endpoint '{}'", self.endpoint.name))?;
+        let child = postgres::start(&self.cluster, &self.endpoint, &self.paths, &self.programs, &data_dir)?;
+        self.watch(child, &data_dir, |ready| {
+            let ms = |time: Duration| time.as_millis();
+            log::line(
+                "INFO",
+                &format!(
+                    "ready after {} ms: election {}, base backup {}, postgres {}",
+                    ms(ready - began),
+                    ms(elected),
+                    ms(backed_up - elected),
+                    ms(ready - began - backed_up)
+                ),
+            );
+        })
+    }
+
+    /// Tries until it has a quorum, saying what is missing.
+    fn elect(&mut self, rule: Rule) -> Result<Won> {
+        let peers = self.cluster.safekeepers();
+        let mut attempts = 0;
+        loop {
+            match launcher::elect(&self.branch.name, &peers, self.identity(), rule, &mut self.record, &self.signals) {
+                Err(error @ (Error::NoQuorum { .. } | Error::Endpoint(_))) => self.wait_out(&error, &mut attempts)?,
+                done => return done,
+            }
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            tenant: self.cluster.settings.tenant,
+            timeline: self.branch.id,
+            system_id: self.branch.system_id,
+            postgres_version: self.branch.postgres_version,
+        }
+    }
+
+    fn make_data_dir(&mut self, won: &Won) -> Result<DataDir> {
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.paths.dir).at("create directory", &self.paths.dir)?;
+        let data_dir = self.paths.data_dir(won.term, &self.owner);
+        let mut attempts = 0;
+        let received = loop {
+            files::remove_if_there(&data_dir.path)?;
+            basebackup::create_tree(&data_dir)?;
+            let pageserver = self.cluster.pageserver();
+            match basebackup::fetch(&pageserver, self.identity(), won.term, won.start_lsn, &data_dir) {
+                Ok(received) => break received,
+                Err(Error::Remote { source, .. }) if source.code == ErrorCode::Fenced => {
+                    return Err(Error::Fenced(format!("{}: {source}", pageserver.name)));
+                }
+                Err(error @ Error::File { .. }) => return Err(error),
+                Err(error) => self.wait_out(&error, &mut attempts)?,
+            }
+        };
+        let prefix_from = won.start_lsn.segment_start();
+        let prefix = wal::read(&self.cluster.safekeepers(), self.identity(), won.term, prefix_from, won.start_lsn)?;
+        control::write(&data_dir, &received, won.start_lsn, self.branch.system_id, &prefix)?;
+        postgres::write_configuration(&data_dir, &self.paths)?;
+        postgres::install_library(&self.paths, &self.programs)?;
+        let ticket = Ticket {
+            term: won.term,
+            start_lsn: won.start_lsn,
+            tenant: self.cluster.settings.tenant,
+            timeline: self.branch.id,
+            system_id: self.branch.system_id,
+            history: won.history.clone(),
+        };
+        ticket.write(&data_dir.path, &self.owner)?;
+        Ok(data_dir)
+    }
+
+    /// Waits for the end of Postgres. `on_ready` is told when it accepts connections.
+    fn watch(&mut self, mut child: Child, data_dir: &DataDir, on_ready: impl Fn(Instant)) -> Result<End> {
+        let pid = child.id();
+        self.state.postmaster = Process::of(pid as i32);
+        self.say(Phase::Starting, "waiting for postgres to accept connections");
+        let held =
+            PidFd::open(pid as i32).map_err(|source| Error::Program { program: self.programs.postgres("postgres"), source })?;
+        let (mut was_ready, mut stopping, mut shared_memory) = (false, false, None);
+        loop {
+            let timeout = if was_ready || stopping { KEEP_CONF_EVERY } else { Duration::from_millis(2) };
+            match self.signals.wait(Some(&held), timeout) {
+                Woken::ProcessEnded => break,
+                Woken::Signal(signal) => {
+                    // Fast shutdown, or immediate (pmdie, postmaster.c).
+                    let forwarded = if signal == libc::SIGQUIT { libc::SIGQUIT } else { libc::SIGINT };
+                    let _ = held.signal(forwarded);
+                    stopping = true;
+                    self.say(Phase::Stopping, "waiting for postgres to end");
+                }
+                Woken::Timeout if was_ready => self.keep_auto_conf(data_dir),
+                Woken::Timeout => {
+                    if !stopping && postgres::is_ready(&data_dir.path, pid) {
+                        was_ready = true;
+                        shared_memory = postgres::shared_memory(&data_dir.path);
+                        on_ready(Instant::now());
+                        self.say(Phase::Running, "");
+                    }
+                }
+            }
+        }
+        let status = child.wait().map_err(|source| Error::Program { program: self.programs.postgres("postgres"), source })?;
+        self.state.postmaster = None;
+        self.keep_auto_conf(data_dir);
+        if status.signal().is_some() {
+            // A killed postmaster leaves its segment behind; only a restart in the same directory would have removed it.
+            shared_memory.into_iter().for_each(sys::remove_shared_memory);
+        }
+        if stopping {
+            log::line("INFO", &format!("stopped: postgres {}", in_words(status)));
+            return Ok(End::Stopped);
+        }
+        if data_dir.path.join("ironpage.fenced").exists() {
+            return Err(Error::Fenced("another endpoint took over the branch".into()));
+        }
+        Ok(End::Crashed { was_ready, how: in_words(status) })
+    }
+
+    fn keep_auto_conf(&self, data_dir: &DataDir) {
+        if let Err(error) = postgres::keep_auto_conf(&data_dir.path, &self.paths) {
+            log::line("WARN", &format!("what ALTER SYSTEM set may be lost at the next start: {error}"));
+        }
+    }
+
+    /// The postmasters of all of them have ended.
+    fn remove_old_data_dirs(&self) -> Result<()> {
+        let Ok(entries) = fs::read_dir(&self.paths.dir) else { return Ok(()) };
+        let old = entries.flatten().map(|entry| entry.path()).filter(|path| self.paths.is_data_dir(path));
+        old.for_each(|path| {
+            // Backends of a killed postmaster may still write there: what is left goes with the next start.
+            if let Err(error) = files::remove_if_there(&path) {
+                log::line("WARN", &error.to_string());
+            }
+        });
+        Ok(())
+    }
+
+    /// Logs why an attempt failed, tells the waiting command, and pauses before the next.
+    fn wait_out(&mut self, error: &Error, attempts: &mut u32) -> Result<()> {
+        let message = error.to_string();
+        if self.state.message != message {
+            log::line("WARN", &format!("{message}; trying again"));
+            self.say(Phase::Starting, &message);
+        }
+        *attempts += 1;
+        self.pause(*attempts)
+    }
+
+    fn pause(&self, attempts: u32) -> Result<()> {
+        if attempts == 0 {
+            return Ok(());
+        }
+        let pause = Duration::from_millis(50 << attempts.min(6)).min(PAUSE_MAX);
+        match self.signals.wait(None, pause) {
+            Woken::Signal(_) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
+    fn say(&mut self, phase: Phase, message: &str) {
+        self.state.phase = phase;
+        self.state.message = message.to_string();
+        if let Err(error) = self.state.write(&self.paths) {
+            log::line("ERROR", &format!("cannot tell the state of the endpoint: {error}"));
+        }
+    }
+}
+
+fn in_words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (_, Some(signal)) => format!("was ended by signal {signal}"),
+        _ => "ended".into(),
+    }
+}

@@ -1,0 +1,240 @@
+//! `ironpage status`: what runs, and how far each branch has come. Works when nothing runs.
+
+use crate::cluster::Cluster;
+use crate::connstr;
+use crate::daemons::{self, State as DaemonState};
+use crate::endpoint::{self, paths::Paths, state::State as EndpointState};
+use crate::error::{Error, Result};
+use ironpage_layout::wire::admin::{StatusReply, TimelineStatus};
+use ironpage_layout::{Lsn, TimelineId};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a daemon may take to answer before it counts as starting.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The contract of `status --json`.
+#[derive(Serialize)]
+struct Status {
+    processes: Vec<ProcessStatus>,
+    branches: Vec<BranchStatus>,
+}
+
+#[derive(Serialize)]
+struct ProcessStatus {
+    kind: &'static str,
+    name: String,
+    /// Null if there is no such process.
+    pid: Option<i32>,
+    state: &'static str,
+    listen: Vec<String>,
+    data_dir: Option<PathBuf>,
+    log: PathBuf,
+    /// For people: why it is not running. Not part of the contract.
+    #[serde(skip)]
+    remark: String,
+}
+
+#[derive(Serialize)]
+struct BranchStatus {
+    name: String,
+    id: String,
+    parent: Option<String>,
+    parent_lsn: Option<String>,
+    // Null if nobody can tell now.
+    last_record_lsn: Option<String>,
+    commit_lsn: Option<String>,
+    disk_consistent_lsn: Option<String>,
+    logical_size: Option<u64>,
+    /// The endpoint that runs on it.
+    endpoint: Option<String>,
+    #[serde(skip)]
+    remark: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+pub fn status(cluster: &Cluster, format: Format) -> Result<()> {
+    let status = collect(cluster)?;
+    match format {
+        Format::Json => {
+            let text =
+                serde_json::to_string(&status).map_err(|error| Error::Refused(format!("cannot print the status: {error}")))?;
+            println!("{text}");
+        }
+        Format::Table => print_tables(&status),
+    }
+    Ok(())
+}
+
+fn collect(cluster: &Cluster) -> Result<Status> {
+    let daemons = daemons::all(cluster);
+    // All at once: one that hangs does not add to the others.
+    let states: Vec<Result<DaemonState>> = std::thread::scope(|scope| {
+        let asked: Vec<_> = daemons.iter().map(|daemon| scope.spawn(|| daemon.state(ANSWER_TIMEOUT))).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap_or(Ok(DaemonState::Dead))).collect()
+    });
+    let mut processes = Vec::new();
+    for endpoint in &cluster.settings.endpoints {
+        processes.push(postgres(cluster, endpoint)?);
+    }
+    let (mut safekeepers, mut pageserver) = (Vec::new(), None);
+    for (daemon, state) in daemons.iter().zip(states).rev() {
+        let (pid, state, reply) = match state? {
+            DaemonState::Dead => (None, "dead", None),
+            DaemonState::Starting(process) => (Some(process.pid), "starting", None),
+            DaemonState::Running(process, reply) => (Some(process.pid), "running", Some(reply)),
+        };
+        match daemon.kind {
+            daemons::Kind::Safekeeper => safekeepers.extend(reply),
+            daemons::Kind::Pageserver => pageserver = reply,
+        }
+        processes.push(ProcessStatus {
+            kind: daemon.kind.name(),
+            name: daemon.name().to_string(),
+            pid,
+            state,
+            listen: vec![daemon.peer.address.to_string()],
+            data_dir: Some(daemon.dir.clone()),
+            log: daemon.log.clone(),
+            remark: String::new(),
+        });
+    }
+    // Endpoints, pageserver, safekeepers in their order.
+    let first_daemon = processes.len() - daemons.len();
+    if let Some(safekeepers) = processes.get_mut(first_daemon + 1..) {
+        safekeepers.reverse();
+    }
+    let branches = branches(cluster, &safekeepers, pageserver.as_ref());
+    Ok(Status { processes, branches })
+}
+
+fn postgres(cluster: &Cluster, endpoint: &crate::cluster::Endpoint) -> Result<ProcessStatus> {
+    let paths = Paths::of(cluster, endpoint);
+    let state = EndpointState::read(&paths)?;
+    let words = endpoint::phase_in_words(state.as_ref());
+    let postmaster = state.as_ref().and_then(|state| state.postmaster.as_ref()).filter(|postmaster| postmaster.is_alive());
+    Ok(ProcessStatus {
+        kind: "postgres",
+        name: endpoint.name.clone(),
+        pid: postmaster.map(|postmaster| postmaster.pid),
+        state: match words {
+            "running" | "stopping" => "running",
+            "starting" => "starting",
+            _ => "dead",
+        },
+        listen: vec![cluster.endpoint_address(endpoint).to_string()],
+        data_dir: state.as_ref().and_then(|state| state.data_dir.clone()),
+        log: paths.log,
+        remark: match words {
+            "running" | "stopped" => String::new(),
+            other => format!("{other} {}", state.map(|state| state.message).unwrap_or_default()),
+        },
+    })
+}
+
+fn find(reply: &StatusReply, id: TimelineId) -> Option<&TimelineStatus> {
+    reply.timelines.iter().find(|timeline| timeline.timeline == id)
+}
+
+fn branches(cluster: &Cluster, safekeepers: &[StatusReply], pageserver: Option<&StatusReply>) -> Vec<BranchStatus> {
+    let text = |lsn: Lsn| lsn.to_string();
+    let branch = |branch: &crate::cluster::Branch| {
+        let pages = pageserver.and_then(|reply| find(reply, branch.id));
+        let commit = safekeepers.iter().filter_map(|reply| find(reply, branch.id)).map(|timeline| timeline.commit_lsn).max();
+        let on_it = || cluster.settings.endpoints.iter().filter(|endpoint| endpoint.branch == branch.name);
+        let stopped = pages.map(|pages| pages.stopped.clone()).unwrap_or_default();
+        BranchStatus {
+            name: branch.name.clone(),
+            id: branch.id.to_string(),
+            parent: None,
+            parent_lsn: None,
+            last_record_lsn: pages.map(|pages| text(pages.last_record_lsn)),
+            commit_lsn: commit.map(text),
+            disk_consistent_lsn: pages.map(|pages| text(pages.disk_consistent_lsn)),
+            logical_size: pages.map(|pages| pages.logical_size),
+            endpoint: on_it().find(|endpoint| connstr::is_up(cluster, endpoint)).map(|endpoint| endpoint.name.clone()),
+            remark: if stopped.is_empty() { stopped } else { format!("ingest stopped: {stopped}") },
+        }
+    };
+    cluster.settings.branches.iter().map(branch).collect()
+}
+
+fn print_tables(status: &Status) {
+    println!("{:<11} {:<14} {:<8} {:<9} {:<22} LOG", "KIND", "NAME", "PID", "STATE", "LISTENS ON");
+    for process in &status.processes {
+        let pid = process.pid.map_or("-".into(), |pid| pid.to_string());
+        let listen = process.listen.join(",");
+        println!(
+            "{:<11} {:<14} {pid:<8} {:<9} {listen:<22} {}",
+            process.kind,
+            process.name,
+            process.state,
+            process.log.display()
+        );
+        if !process.remark.is_empty() {
+            println!("{:<11} {}", "", process.remark);
+        }
+    }
+    println!();
+    println!("{:<12} {:<32} {:<14} {:<14} {:<14} {:>14} ENDPOINT", "BRANCH", "ID", "COMMIT", "INGESTED", "ON DISK", "BYTES");
+    for branch in &status.branches {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        println!(
+            "{:<12} {:<32} {:<14} {:<14} {:<14} {:>14} {}",
+            branch.name,
+            branch.id,
+            or_dash(&branch.commit_lsn),
+            or_dash(&branch.last_record_lsn),
+            or_dash(&branch.disk_consistent_lsn),
+            branch.logical_size.map_or("-".into(), |size| size.to_string()),
+            or_dash(&branch.endpoint)
+        );
+        if !branch.remark.is_empty() {
+            println!("{:<12} {}", "", branch.remark);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_fields_and_order_that_scripts_rely_on() {
+        let process = ProcessStatus {
+            kind: "postgres",
+            name: "main".into(),
+            pid: Some(1),
+            state: "running",
+            listen: vec!["127.0.0.1:5432".into()],
+            data_dir: Some("/d".into()),
+            log: "/l".into(),
+            remark: "not shown".into(),
+        };
+        let branch = BranchStatus {
+            name: "main".into(),
+            id: "00".into(),
+            parent: None,
+            parent_lsn: None,
+            last_record_lsn: Some("0/1".into()),
+            commit_lsn: Some("0/1".into()),
+            disk_consistent_lsn: None,
+            logical_size: Some(1),
+            endpoint: Some("main".into()),
+            remark: String::new(),
+        };
+        let text = serde_json::to_string(&Status { processes: vec![process], branches: vec![branch] }).unwrap();
+        let wanted = concat!(
+            r#"{"processes":[{"kind":"postgres","name":"main","pid":1,"state":"running","listen":["127.0.0.1:5432"],"data_dir":"/d","log":"/l"}],"#,
+            r#""branches":[{"name":"main","id":"00","parent":null,"parent_lsn":null,"last_record_lsn":"0/1","commit_lsn":"0/1","#,
+            r#""disk_consistent_lsn":null,"logical_size":1,"endpoint":"main"}]}"#
+        );
+        assert_eq!(text, wanted);
+    }
+}
