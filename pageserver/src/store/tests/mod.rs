@@ -1,5 +1,8 @@
 //! The store on the real ring, in temporary directories.
 
+// Tests damage files behind the store's back.
+#![allow(clippy::disallowed_methods)]
+
 mod crash;
 mod damage;
 mod flushing;
