@@ -1,0 +1,143 @@
+//! One safekeeper: create, elect, append, acknowledge, stream out, restart.
+
+mod common;
+
+use common::client::Client;
+use common::wal::{self, Random, START};
+use common::{Daemon, TestDir};
+use ironpage_layout::{Lsn, Term};
+
+/// Creates the timeline and wins term 1 from `START` on.
+fn elect(daemon: &Daemon) -> Client {
+    Client::admin(daemon.address).create(&wal::create()).unwrap();
+    let (mut proposer, term, greeting) = Client::proposer(daemon.address);
+    assert_eq!((term, greeting.flush_lsn, greeting.record_end, greeting.start_lsn), (Term(0), START, START, START));
+    assert!(!greeting.granted);
+    let (term, vote) = proposer.vote(1).unwrap();
+    assert!(vote.granted && term == Term(1));
+    let (_, reply) = proposer.elected(1, &[(1, START)]).unwrap();
+    assert_eq!(reply.flush_lsn.get(), START.0);
+    proposer
+}
+
+#[test]
+fn wal_goes_in_is_acknowledged_comes_out_and_survives_a_restart() {
+    let dir = TestDir::new("thin");
+    let daemon = Daemon::start(&dir.0);
+    let mut proposer = elect(&daemon);
+    let (mut writer, mut random) = (wal::writer(), Random(1));
+    // Three segments, in chunks that end anywhere.
+    let ends = wal::fill(&mut writer, &mut random, 40 << 20);
+    let end = *ends.last().unwrap();
+    let mut at = START;
+    while at < end {
+        let length = (random.below(300_000) + 1).min(end.since(at));
+        proposer.append(1, at, START, wal::slice(&writer, at, at + length));
+        at = at + length;
+    }
+    let reply = proposer.wait_flushed(end).unwrap();
+    assert_eq!((reply.flush_lsn.get(), reply.record_end.get()), (end.0, end.0));
+    // Committed by a heartbeat.
+    proposer.append(1, end, end, &[]);
+    let (_, reply) = proposer.append_reply().unwrap();
+    assert_eq!(reply.commit_lsn.get(), end.0);
+
+    let mut reader = Client::reader(daemon.address);
+    assert!(reader.read_wal(0, START, end, 0).unwrap() == wal::slice(&writer, START, end));
+    // From the start of the segment the prefix comes too.
+    let head = reader.read_wal(0, START.segment_start(), START, 0).unwrap();
+    assert!(head == wal::prefix());
+    // From the middle, both from memory and from disk.
+    for from in [ends[ends.len() / 3], ends[ends.len() - 3]] {
+        assert!(reader.read_wal(0, from, end, 0).unwrap() == wal::slice(&writer, from, end));
+    }
+    drop((reader, proposer));
+
+    assert_eq!(daemon.stop().code(), Some(0));
+    let daemon = Daemon::start(&dir.0);
+    let status = daemon.status();
+    assert_eq!(status.timelines[0].flush_lsn, end);
+    assert_eq!(status.timelines[0].commit_lsn, end);
+    assert_eq!((status.timelines[0].term, status.timelines[0].name.as_str()), (Term(1), "main"));
+    let (_, term, greeting) = Client::proposer(daemon.address);
+    assert_eq!((term, greeting.record_end, greeting.history.0), (Term(1), end, vec![(Term(1), START)]));
+    assert!(Client::reader(daemon.address).read_wal(0, START, end, 0).unwrap() == wal::slice(&writer, START, end));
+
+    // Byte for byte what pg_wal would hold.
+    let path = dir.0.join(wal::TENANT.to_string()).join(wal::TIMELINE.to_string());
+    for segment in 1..=end.segment() {
+        let file = std::fs::read(path.join(ironpage_layout::lsn::segment_file_name(segment))).unwrap();
+        assert_eq!(file.len(), 16 << 20);
+        let first = Lsn(segment << 24).max(START);
+        let last = Lsn((segment + 1) << 24).min(end);
+        let offset = first.segment_offset() as usize;
+        let length = last.since(first) as usize;
+        assert!(file[offset..offset + length] == *wal::slice(&writer, first, last));
+        assert!(file[offset + length..].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn a_reader_follows_what_is_committed_and_no_more() {
+    let dir = TestDir::new("follow");
+    let daemon = Daemon::start(&dir.0);
+    let mut proposer = elect(&daemon);
+    let mut writer = wal::writer();
+    let ends = wal::fill(&mut writer, &mut Random(2), 100_000);
+    let (middle, end) = (ends[ends.len() / 2], *ends.last().unwrap());
+    let mut reader = Client::reader(daemon.address);
+    reader.start_wal(0, START, Lsn(0), 0);
+    let keepalive = |frame: common::client::Frame| {
+        ironpage_layout::wire::walstream::WalKeepalive::decode(&frame.payload).unwrap().commit_lsn.get()
+    };
+    assert_eq!(keepalive(reader.receive().unwrap()), START.0);
+    proposer.append(1, START, START, wal::slice(&writer, START, end));
+    proposer.wait_flushed(end).unwrap();
+    proposer.append(1, end, middle, &[]);
+    let mut got = Vec::new();
+    while START + (got.len() as u64) < middle {
+        let frame = reader.receive().unwrap();
+        if frame.header.kind == ironpage_layout::wire::Kind::WalData {
+            assert_eq!(frame.header.term, Term(1));
+            let (data, bytes) = ironpage_layout::wire::walstream::WalData::decode_prefix(&frame.payload).unwrap();
+            assert_eq!(data.term_start_lsn.get(), START.0);
+            got.extend_from_slice(bytes);
+        }
+    }
+    assert!(got == wal::slice(&writer, START, middle));
+    // Idle, it hears a keepalive, and nothing beyond commit_lsn.
+    assert_eq!(keepalive(reader.receive().unwrap()), middle.0);
+    // The holder of the term may read on.
+    let mut follower = Client::reader(daemon.address);
+    assert!(follower.read_wal(1, START, end, 1).unwrap() == wal::slice(&writer, START, end));
+    let refused = follower.read_wal(3, START, end, 1).unwrap_err();
+    assert_eq!(refused.code, ironpage_layout::wire::ErrorCode::Unavailable);
+}
+
+#[test]
+fn acknowledgements_are_coalesced_and_heartbeats_answered() {
+    let dir = TestDir::new("coalesce");
+    let daemon = Daemon::start(&dir.0);
+    let mut proposer = elect(&daemon);
+    let mut writer = wal::writer();
+    let ends = wal::fill(&mut writer, &mut Random(3), 2 << 20);
+    let mut at = START;
+    for end in &ends {
+        proposer.append(1, at, START, wal::slice(&writer, at, *end));
+        at = *end;
+    }
+    let mut replies = 1;
+    while proposer.append_reply().unwrap().1.flush_lsn.get() < at.0 {
+        replies += 1;
+    }
+    assert!(replies < ends.len() / 2, "{replies} replies to {} appends", ends.len());
+    let counters = daemon.status().counters;
+    let counter = |name: &str| counters.iter().find(|(known, _)| known == name).unwrap().1;
+    assert_eq!(counter("appends"), ends.len() as u64);
+    assert_eq!(counter("appended_bytes"), at.since(START));
+    assert!(counter("flushes") <= replies as u64);
+    for _ in 0..3 {
+        proposer.append(1, at, START, &[]);
+        assert_eq!(proposer.append_reply().unwrap().1.flush_lsn.get(), at.0);
+    }
+}
