@@ -1,7 +1,18 @@
 //! The daemon that serves any page at any LSN.
+//!
+//! `receiver` reads committed WAL from the safekeepers into a `timeline`, whose `ingest` splits it into
+//! versioned keys of a `store` (`memory` layers in front of `layers` on disk). `service` answers computes and
+//! the command line; `reconstruct` makes a page of what the store has of it, with the redo `worker`, a stock
+//! Postgres in a sandbox. One core, one ring: nothing is locked.
+
+pub mod daemon;
 pub mod ingest;
 pub mod layers;
 pub mod memory;
 mod race;
+pub mod receiver;
+pub mod reconstruct;
+pub mod service;
 pub mod store;
+pub mod timeline;
 pub mod worker;

@@ -1,0 +1,100 @@
+//! The daemon from its start to its end.
+
+use crate::service::Service;
+use crate::store::StoreConfig;
+use crate::timeline::{TimelineError, Timelines, TimelinesConfig};
+use crate::worker::{Worker, WorkerConfig, WorkerError, check_version, pin};
+use ironpage_daemon::cli::Address;
+use ironpage_daemon::info;
+use ironpage_daemon::lock::{DirLock, LockError};
+use ironpage_io::IoError;
+use ironpage_io::net::Listener;
+use ironpage_layout::NodeId;
+use std::path::PathBuf;
+
+/// Below the data directory: what the redo worker runs from. No tenant has that name.
+const PROGRAMS_DIR: &str = "redo-worker";
+
+/// What the daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node: NodeId,
+    pub listen: Address,
+    pub dir: PathBuf,
+    pub safekeepers: Vec<Address>,
+    /// The installed server's binary.
+    pub postgres: PathBuf,
+    /// redo.so, made for that binary.
+    pub redo_library: PathBuf,
+    /// Bytes of WAL kept in memory before they go to layer files.
+    pub memory_layer_bytes: usize,
+}
+
+/// Why the daemon did not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("{} does not exist: give the directory of PostgreSQL 15's programs as --postgres-bindir (pg_config --bindir says which)", path.display())]
+    NoPostgres { path: PathBuf },
+    #[error("{} does not exist: build it (make -C pageserver/redo-worker) and give it as --redo-library", path.display())]
+    NoRedoLibrary { path: PathBuf },
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error("cannot listen on {address}, another process may use the port; give another --listen: {error}")]
+    Listen { address: String, error: IoError },
+    #[error("data directory {}: {error}", dir.display())]
+    Timelines { dir: PathBuf, error: Box<TimelineError> },
+    #[error(transparent)]
+    Io(#[from] IoError),
+    #[error(transparent)]
+    Core(#[from] ironpage_io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT. Nothing needs to be flushed then: what is not in layer files is read
+/// again from the safekeepers.
+pub fn run(config: Config) -> Result<(), Error> {
+    let _lock = DirLock::acquire(&config.dir)?;
+    if !config.postgres.is_file() {
+        return Err(Error::NoPostgres { path: config.postgres });
+    }
+    if !config.redo_library.is_file() {
+        return Err(Error::NoRedoLibrary { path: config.redo_library });
+    }
+    // The worker is started in another directory.
+    let dir = std::path::absolute(config.dir.join(PROGRAMS_DIR)).map_err(|error| WorkerError::File {
+        what: "find",
+        path: config.dir.clone(),
+        error: error.to_string(),
+    })?;
+    let program = pin(&config.postgres, &config.redo_library, &dir)?;
+    ironpage_io::run(ironpage_io::Config::default(), || serve(config, WorkerConfig::new(program)))?
+}
+
+async fn serve(config: Config, worker: WorkerConfig) -> Result<(), Error> {
+    let shutdown = ironpage_io::signal::shutdown();
+    let version = check_version(&worker.program.postgres).await?;
+    let worker = Worker::new(worker);
+    worker.check().await?;
+    let store = StoreConfig { memory_bytes_max: config.memory_layer_bytes, ..StoreConfig::default() };
+    let timelines = Timelines::open(TimelinesConfig { dir: config.dir.clone(), store }, worker.clone())
+        .await
+        .map_err(|error| Error::Timelines { dir: config.dir.clone(), error: Box::new(error) })?;
+    let listener =
+        Listener::bind_tcp(config.listen.socket).map_err(|error| Error::Listen { address: config.listen.text.clone(), error })?;
+    info!(
+        "pageserver {}, redo by PostgreSQL {version}, {} timelines in {}",
+        config.node,
+        timelines.all().len(),
+        config.dir.display()
+    );
+    info!("listening on {}", listener.name());
+    let service = Service::new(config.node, timelines, config.safekeepers);
+    let serving = ironpage_io::spawn(async move { service.serve(listener).await });
+    let signal = shutdown.await?;
+    serving.abort();
+    worker.stop();
+    info!("stopped by {signal:?}");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! A timeline out of the items a command line sends.
+
+use super::Service;
+use super::admin::Refused;
+use super::error::refusal;
+use crate::store::TimelineRecord;
+use crate::timeline::{Import, Timeline};
+use ironpage_daemon::frames::{FrameError, FrameReader, FrameWriter};
+use ironpage_layout::Term;
+use ironpage_layout::wire::admin::{ImportEnd, TimelineCreate, TimelineCreated};
+use ironpage_layout::wire::basebackup::Item;
+use ironpage_layout::wire::{ErrorCode, Kind};
+use std::rc::Rc;
+
+/// Reads items until their end. `TimelineCreated` is sent once the timeline would survive a crash.
+pub async fn receive(
+    service: &Service,
+    reader: &mut FrameReader,
+    writer: &FrameWriter,
+    id: u64,
+    request: TimelineCreate,
+) -> Result<(), Refused> {
+    let record = TimelineRecord {
+        tenant: request.tenant,
+        timeline: request.timeline,
+        name: request.name,
+        system_id: request.system_id,
+        postgres_version: request.postgres_version,
+        start_lsn: request.start_lsn,
+        prev_record_lsn: request.prev_record_lsn,
+    };
+    if !request.prefix.is_empty() {
+        let text = "TimelineCreate with WAL: that is for safekeepers, this is a pageserver".to_string();
+        return Err(Refused::Last(refusal(ErrorCode::Protocol, text)));
+    }
+    match service.shared.timelines.import(record).await.map_err(|error| Refused::Last(error.into()))? {
+        // It is there already: its items are read past, so that a repeat of the whole exchange succeeds.
+        None => while next(reader).await?.is_some() {},
+        Some(mut import) => match take_items(reader, &mut import).await {
+            Ok(timeline) => service.start_receiver(timeline),
+            Err(error) => {
+                import.abandon().await;
+                return Err(error);
+            }
+        },
+    }
+    let created = TimelineCreated { reserved: 0.into() };
+    writer.send(Kind::TimelineCreated, id, Term(0), |out| created.encode(out)).await?;
+    Ok(())
+}
+
+async fn take_items(reader: &mut FrameReader, import: &mut Import) -> Result<Rc<Timeline>, Refused> {
+    loop {
+        let frame = reader.expect(&[Kind::ImportItem, Kind::ImportEnd], "ImportItem or ImportEnd").await.map_err(told)?;
+        if frame.header.kind == Kind::ImportEnd {
+            let end = ImportEnd::decode(frame.payload).map_err(|error| Refused::Last(error.into()))?;
+            return import.finish(end.items.get()).await.map_err(|error| Refused::Last(error.into()));
+        }
+        let item = Item::decode(frame.payload).map_err(|error| Refused::Last(error.into()))?;
+        import.item(&item).await.map_err(|error| Refused::Last(error.into()))?;
+    }
+}
+
+/// Reads past an item; `None` at the end of the import.
+async fn next(reader: &mut FrameReader) -> Result<Option<()>, Refused> {
+    let frame = reader.expect(&[Kind::ImportItem, Kind::ImportEnd], "ImportItem or ImportEnd").await.map_err(told)?;
+    Ok((frame.header.kind == Kind::ImportItem).then_some(()))
+}
+
+/// An error of the connection that the other side can still be told of.
+fn told(error: FrameError) -> Refused {
+    match error.reply() {
+        Some(reply) => Refused::Last(refusal(reply.code, reply.message)),
+        None => Refused::Connection(error),
+    }
+}

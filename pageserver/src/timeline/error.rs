@@ -1,0 +1,81 @@
+//! What can go wrong with a timeline.
+
+use crate::ingest::IngestError;
+use crate::reconstruct::ReconstructError;
+use crate::store::StoreError;
+use ironpage_layout::postgres::wal::WalError;
+use ironpage_layout::wire::ErrorCode;
+use ironpage_layout::{Lsn, TenantId, TimelineId};
+
+/// Why ingest cannot go on.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestStop {
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error("zeros at {at}, where committed WAL should be")]
+    EndOfWal { at: Lsn },
+    /// The record cannot be taken by this version.
+    #[error(transparent)]
+    Record(#[from] IngestError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A page that a record copies could not be had.
+    #[error("copying a database: {0}")]
+    Copy(#[from] ReconstructError),
+}
+
+impl IngestStop {
+    /// Whether the bytes are not the WAL they should be, so that another safekeeper may have better ones.
+    pub fn is_of_the_stream(&self) -> bool {
+        matches!(self, IngestStop::Wal(_) | IngestStop::EndOfWal { .. })
+    }
+
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            IngestStop::Record(_) => ErrorCode::UnknownRecord,
+            IngestStop::Wal(_) | IngestStop::EndOfWal { .. } | IngestStop::Copy(_) => ErrorCode::Corrupt,
+            IngestStop::Store(_) => ErrorCode::Storage,
+        }
+    }
+}
+
+/// Why a timeline takes no more WAL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stopped {
+    pub code: ErrorCode,
+    pub why: String,
+}
+
+/// Why an LSN did not come.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    #[error("{}", .0.why)]
+    Stopped(Stopped),
+    #[error("waited {waited_ms} ms for {wanted}; ingest is at {last}")]
+    Late { wanted: Lsn, last: Lsn, waited_ms: u64 },
+}
+
+/// Why a timeline cannot be opened or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimelineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Head(#[from] IngestError),
+    #[error(transparent)]
+    Io(#[from] ironpage_io::IoError),
+    #[error("timeline {timeline} of tenant {tenant} is there already, with another {what}")]
+    Exists { tenant: TenantId, timeline: TimelineId, what: &'static str },
+    #[error("timeline {timeline} is being made by another connection")]
+    Busy { timeline: TimelineId },
+    #[error("PG_VERSION_NUM {found} is not supported: Ironpage stores clusters of PostgreSQL 15")]
+    PostgresVersion { found: u32 },
+    #[error("start_lsn {start_lsn} and prev_record_lsn {prev_record_lsn} are not those of a record")]
+    StartLsn { start_lsn: Lsn, prev_record_lsn: Lsn },
+    #[error("the import says it sent {sent} items, {received} are here")]
+    Incomplete { sent: u64, received: u64 },
+    #[error("item {item} of the import: {why}")]
+    Item { item: u64, why: String },
+}
