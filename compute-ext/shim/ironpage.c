@@ -135,6 +135,7 @@ shmem_startup(void)
 		pg_atomic_init_u64(&ironpage_shared->commit_lsn, ironpage_ticket.start_lsn);
 		pg_atomic_init_u64(&ironpage_shared->horizon, ironpage_ticket.start_lsn);
 		pg_atomic_init_u64(&ironpage_shared->vacuum_generation, 1);
+		ConditionVariableInit(&ironpage_shared->commit_moved);
 	}
 	LWLockRelease(AddinShmemInitLock);
 	ironpage_locks = GetNamedLWLockTranche("ironpage_cache");

@@ -12,6 +12,7 @@
 #include "access/xlogdefs.h"
 #include "port/atomics.h"
 #include "storage/block.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/relfilenode.h"
@@ -87,8 +88,8 @@ typedef struct IronpageShared
 	pg_atomic_uint64 counters[IPC_COUNT];
 
 	/* Below: owned by the walproposer (walproposer.c). */
-	pg_atomic_uint64 quorum_contact_us; /* GetCurrentTimestamp() of the last quorum contact, 0 before the first */
-	Latch	   *volatile proposer_latch;
+	pg_atomic_uint64 quorum_contact_us; /* ironpage_now_us() when a quorum was last heard from */
+	ConditionVariable commit_moved; /* told when commit_lsn grows */
 } IronpageShared;
 
 extern IronpageShared *ironpage_shared;
@@ -135,6 +136,20 @@ extern void ironpage_ticket_consume(void);
 extern void ironpage_walproposer_register(void);
 extern void ironpage_commit_init(void);
 extern void ironpage_utility_init(void);
+
+/* CLOCK_MONOTONIC, the same in all processes. */
+extern uint64 ironpage_now_us(void);
+
+/* throttle.c */
+
+/*
+ * Sleeps up to 10 ms, in proportion, while more WAL than ironpage.max_lag_mb waits for a quorum. For backends that
+ * write, with no spinlock or LWLock held; never for the walproposer.
+ */
+extern void ironpage_wal_throttle(void);
+
+/* An error if no quorum was heard from for ironpage.fence_after_ms: another start of the branch may have taken over. */
+extern void ironpage_check_contact(void);
 
 /* smgr.c */
 extern void ironpage_smgr_install(void);
