@@ -1,0 +1,19 @@
+//! Whole-system tests. Each makes its own cluster; run them one at a time (`--test-threads=1`).
+//!
+//! `IRONPAGE_SOAK=1` gives the long form: more rounds, more time.
+
+#![allow(clippy::disallowed_methods)]
+
+mod commits;
+mod crash;
+mod dependencies;
+mod failure_cases;
+mod fencing;
+mod first_steps;
+mod load;
+mod quorum;
+
+/// How often or how long something is done: the short form, and the long one.
+fn amount<T>(short: T, soak: T) -> T {
+    if std::env::var_os("IRONPAGE_SOAK").is_some() { soak } else { short }
+}
