@@ -5,8 +5,8 @@ use crate::connstr;
 use crate::daemons::{self, State as DaemonState};
 use crate::endpoint::{self, paths::Paths, state::State as EndpointState};
 use crate::error::{Error, Result};
+use ironpage_layout::TimelineId;
 use ironpage_layout::wire::admin::{StatusReply, TimelineStatus};
-use ironpage_layout::{Lsn, TimelineId};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,8 @@ struct ProcessStatus {
     pid: Option<i32>,
     state: &'static str,
     listen: Vec<String>,
-    data_dir: Option<PathBuf>,
+    /// Of an endpoint that never started, where its data directories will be.
+    data_dir: PathBuf,
     log: PathBuf,
     /// For people: why it is not running. Not part of the contract.
     #[serde(skip)]
@@ -42,11 +43,11 @@ struct BranchStatus {
     id: String,
     parent: Option<String>,
     parent_lsn: Option<String>,
-    // Null if nobody can tell now.
-    last_record_lsn: Option<String>,
-    commit_lsn: Option<String>,
-    disk_consistent_lsn: Option<String>,
-    logical_size: Option<u64>,
+    // `0/0` and 0 if nobody can tell now.
+    last_record_lsn: String,
+    commit_lsn: String,
+    disk_consistent_lsn: String,
+    logical_size: u64,
     /// The endpoint that runs on it.
     endpoint: Option<String>,
     #[serde(skip)]
@@ -100,7 +101,7 @@ fn collect(cluster: &Cluster) -> Result<Status> {
             pid,
             state,
             listen: vec![daemon.peer.address.to_string()],
-            data_dir: Some(daemon.dir.clone()),
+            data_dir: daemon.dir.clone(),
             log: daemon.log.clone(),
             remark: String::new(),
         });
@@ -129,7 +130,7 @@ fn postgres(cluster: &Cluster, endpoint: &crate::cluster::Endpoint) -> Result<Pr
             _ => "dead",
         },
         listen: vec![cluster.endpoint_address(endpoint).to_string()],
-        data_dir: state.as_ref().and_then(|state| state.data_dir.clone()),
+        data_dir: state.as_ref().and_then(|state| state.data_dir.clone()).unwrap_or(paths.dir),
         log: paths.log,
         remark: match words {
             "running" | "stopped" => String::new(),
@@ -143,23 +144,22 @@ fn find(reply: &StatusReply, id: TimelineId) -> Option<&TimelineStatus> {
 }
 
 fn branches(cluster: &Cluster, safekeepers: &[StatusReply], pageserver: Option<&StatusReply>) -> Vec<BranchStatus> {
-    let text = |lsn: Lsn| lsn.to_string();
     let branch = |branch: &crate::cluster::Branch| {
-        let pages = pageserver.and_then(|reply| find(reply, branch.id));
-        let commit = safekeepers.iter().filter_map(|reply| find(reply, branch.id)).map(|timeline| timeline.commit_lsn).max();
+        let pages = pageserver.and_then(|reply| find(reply, branch.id)).cloned().unwrap_or_default();
+        let kept = safekeepers.iter().filter_map(|reply| find(reply, branch.id));
+        let commit_lsn = kept.map(|timeline| timeline.commit_lsn).max().unwrap_or_default();
         let on_it = || cluster.settings.endpoints.iter().filter(|endpoint| endpoint.branch == branch.name);
-        let stopped = pages.map(|pages| pages.stopped.clone()).unwrap_or_default();
         BranchStatus {
             name: branch.name.clone(),
             id: branch.id.to_string(),
             parent: None,
             parent_lsn: None,
-            last_record_lsn: pages.map(|pages| text(pages.last_record_lsn)),
-            commit_lsn: commit.map(text),
-            disk_consistent_lsn: pages.map(|pages| text(pages.disk_consistent_lsn)),
-            logical_size: pages.map(|pages| pages.logical_size),
+            last_record_lsn: pages.last_record_lsn.to_string(),
+            commit_lsn: commit_lsn.to_string(),
+            disk_consistent_lsn: pages.disk_consistent_lsn.to_string(),
+            logical_size: pages.logical_size,
             endpoint: on_it().find(|endpoint| connstr::is_up(cluster, endpoint)).map(|endpoint| endpoint.name.clone()),
-            remark: if stopped.is_empty() { stopped } else { format!("ingest stopped: {stopped}") },
+            remark: if pages.stopped.is_empty() { String::new() } else { format!("ingest stopped: {}", pages.stopped) },
         }
     };
     cluster.settings.branches.iter().map(branch).collect()
@@ -184,16 +184,15 @@ fn print_tables(status: &Status) {
     println!();
     println!("{:<12} {:<32} {:<14} {:<14} {:<14} {:>14} ENDPOINT", "BRANCH", "ID", "COMMIT", "INGESTED", "ON DISK", "BYTES");
     for branch in &status.branches {
-        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         println!(
             "{:<12} {:<32} {:<14} {:<14} {:<14} {:>14} {}",
             branch.name,
             branch.id,
-            or_dash(&branch.commit_lsn),
-            or_dash(&branch.last_record_lsn),
-            or_dash(&branch.disk_consistent_lsn),
-            branch.logical_size.map_or("-".into(), |size| size.to_string()),
-            or_dash(&branch.endpoint)
+            branch.commit_lsn,
+            branch.last_record_lsn,
+            branch.disk_consistent_lsn,
+            branch.logical_size,
+            branch.endpoint.as_deref().unwrap_or("-")
         );
         if !branch.remark.is_empty() {
             println!("{:<12} {}", "", branch.remark);
@@ -213,7 +212,7 @@ mod tests {
             pid: Some(1),
             state: "running",
             listen: vec!["127.0.0.1:5432".into()],
-            data_dir: Some("/d".into()),
+            data_dir: "/d".into(),
             log: "/l".into(),
             remark: "not shown".into(),
         };
@@ -222,10 +221,10 @@ mod tests {
             id: "00".into(),
             parent: None,
             parent_lsn: None,
-            last_record_lsn: Some("0/1".into()),
-            commit_lsn: Some("0/1".into()),
-            disk_consistent_lsn: None,
-            logical_size: Some(1),
+            last_record_lsn: "0/1".into(),
+            commit_lsn: "0/1".into(),
+            disk_consistent_lsn: "0/0".into(),
+            logical_size: 1,
             endpoint: Some("main".into()),
             remark: String::new(),
         };
@@ -233,7 +232,7 @@ mod tests {
         let wanted = concat!(
             r#"{"processes":[{"kind":"postgres","name":"main","pid":1,"state":"running","listen":["127.0.0.1:5432"],"data_dir":"/d","log":"/l"}],"#,
             r#""branches":[{"name":"main","id":"00","parent":null,"parent_lsn":null,"last_record_lsn":"0/1","commit_lsn":"0/1","#,
-            r#""disk_consistent_lsn":null,"logical_size":1,"endpoint":"main"}]}"#
+            r#""disk_consistent_lsn":"0/0","logical_size":1,"endpoint":"main"}]}"#
         );
         assert_eq!(text, wanted);
     }

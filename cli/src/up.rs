@@ -35,6 +35,7 @@ pub fn up(dir: &Path, port_base: Option<u16>, mode: Mode) -> Result<()> {
     let signals = Signals::catch(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
         .map_err(|error| Error::Refused(format!("cannot catch signals: {error}")))?;
     let programs = Programs::find()?;
+    let ran_before = matches!(Cluster::open(dir).as_ref().map(down::first_running), Ok(Ok(Some(_))));
     let outcome = start(dir, port_base, &programs, &signals);
     match (mode, outcome) {
         (Mode::Foreground, Ok(cluster)) => stay(&cluster, &signals),
@@ -43,6 +44,14 @@ pub fn up(dir: &Path, port_base: Option<u16>, mode: Mode) -> Result<()> {
             progress::line("interrupted: stopping what was started");
             down::down(&Cluster::open(dir)?)?;
             Err(Error::Interrupted)
+        }
+        (Mode::Foreground, Err(error)) if !ran_before => {
+            if let Ok(cluster) = Cluster::open(dir) {
+                progress::line("it failed: stopping what was started");
+                // The first failure is the one to tell.
+                let _ = down::down(&cluster);
+            }
+            Err(error)
         }
         (_, Err(error)) => Err(error),
     }
