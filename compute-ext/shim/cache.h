@@ -82,6 +82,7 @@ extern int	ironpage_rs_map_partition(void *base, const IronpageKey *key);
 extern uint64 ironpage_rs_map_count(void *base);
 extern uint32 ironpage_rs_map_buckets(void *base);
 extern int	ironpage_rs_map_find(void *base, const IronpageKey *key, IronpageEntry *out);
+extern int	ironpage_rs_map_peek(void *base, const IronpageKey *key, IronpageEntry *out);
 extern int	ironpage_rs_map_put(void *base, const IronpageKey *key, const IronpageWritten *written);
 extern int	ironpage_rs_map_remove(void *base, const IronpageKey *key);
 extern int	ironpage_rs_map_remove_matching(void *base, uint32 bucket, const IronpageMatch *which);
@@ -159,7 +160,8 @@ typedef enum IronpageProbe
 	IPP_CREATE = 1 << 3,
 	IPP_UNLINK = 1 << 4,
 	IPP_TRUNCATE = 1 << 5,
-	IPP_PREFETCH = 1 << 6
+	IPP_PREFETCH = 1 << 6,
+	IPP_NBLOCKS = 1 << 7
 } IronpageProbe;
 
 extern uint32 ironpage_probes_seen;

@@ -177,7 +177,7 @@ punch(int fd, const IronpageEntry *seen)
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	if (generation == pg_atomic_read_u64(&ironpage_shared->init_generation) &&
-		ironpage_rs_map_find(ironpage_map, &seen->key, &now) == 0 &&
+		ironpage_rs_map_peek(ironpage_map, &seen->key, &now) == 0 &&
 		memcmp(&now.written, &seen->written, sizeof(IronpageWritten)) == 0 && !now.accessed)
 	{
 		/* First the horizon: whoever misses the block from now on must wait for its last change. */

@@ -410,6 +410,13 @@ ironpage_unlink(RelFileNodeBackend node, ForkNumber fork, bool redo)
 		pg_atomic_fetch_add_u64(&ironpage_shared->init_generation, 1);
 }
 
+/* md.c's own answer; ours alone for the probe relation, which smgrtruncate() asks for its size first. */
+static BlockNumber
+ironpage_nblocks(SMgrRelation reln, ForkNumber fork)
+{
+	return ironpage_probed(reln->smgr_rnode.node, IPP_NBLOCKS) ? 0 : md.nblocks(reln, fork);
+}
+
 /*
  * The relation is locked against everybody, its buffers are gone: nothing stores a block between the two steps, and the
  * janitor does not touch what the map does not know.
@@ -489,6 +496,7 @@ ironpage_smgr_install(void)
 	search.found->read = ironpage_read;
 	search.found->write = ironpage_write;
 	search.found->writeback = ironpage_writeback;
+	search.found->nblocks = ironpage_nblocks;
 	search.found->truncate = ironpage_truncate;
 	if (mprotect((void *) start, end - start, PROT_READ) != 0)
 		ereport(FATAL, (errmsg("could not make the storage manager table read-only again: %m")));

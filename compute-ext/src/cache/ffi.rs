@@ -97,6 +97,19 @@ pub unsafe extern "C" fn ironpage_rs_map_find(base: *mut u8, key: *const BlockKe
     })
 }
 
+/// Copies the entry to `out` and leaves no trace of the access.
+///
+/// # Safety
+/// As [`Map::find`]; `out` has room for an entry.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ironpage_rs_map_peek(base: *mut u8, key: *const BlockKey, out: *mut Entry) -> i32 {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        out.write(Map::at(base).find(&*key).ok_or(Status::Missing)?.snapshot());
+        Ok(0)
+    })
+}
+
 /// # Safety
 /// As [`Map::put`].
 #[unsafe(no_mangle)]
