@@ -6,8 +6,8 @@
 //! buffer and file until the kernel's last completion for them. Dropping a future therefore never
 //! frees memory the kernel may still write to: the slot is orphaned and freed at completion.
 //!
-//! - [`driver`]: the seam. It submits operations, reaps completions, tells the time and draws random
-//!   numbers; all else is one code above it.
+//! - [`driver`]: the seam. The ring and the simulator submit operations, reap completions, tell the
+//!   time and draw random numbers; all else is one code above them.
 //! - [`executor`]: tasks, the operation slab, timers, start and end of a core.
 //! - [`fs`], [`net`], [`process`], [`signal`], [`time`]: what tasks use.
 //! - [`sync`]: queues and events between the tasks of a core, and the doorbell into it.
@@ -32,4 +32,4 @@ pub mod time;
 
 pub use buf::IoBuf;
 pub use error::{Errno, Error, IoError};
-pub use executor::{Aborted, Config, JoinHandle, random, run, spawn, yield_now};
+pub use executor::{Aborted, Config, JoinHandle, random, run, run_on, spawn, yield_now};

@@ -1,8 +1,8 @@
 //! The seam between a core and what carries out its operations.
 //!
 //! A [`Driver`] submits operations, reaps completions, tells the time, draws random numbers and keeps
-//! the names of files. [`ring`] does it with the kernel. The
-//! executor, the operation slab, poisoning and resumption of short I/O live above and know only this.
+//! the names of files. [`ring`] does it with the kernel, [`simulator`] in memory from a seed. The
+//! executor, the operation slab, poisoning and resumption of short I/O live above and know neither.
 
 use std::any::Any;
 use std::fmt;
@@ -15,7 +15,9 @@ use crate::fs::Options;
 use crate::time::Instant;
 
 pub(crate) mod posix;
+pub(crate) mod random;
 pub mod ring;
+pub mod simulator;
 
 /// Offset of reads and writes on what has none: pipes, signalfds, eventfds.
 pub const NO_OFFSET: u64 = u64::MAX;

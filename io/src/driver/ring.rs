@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::posix::Posix;
+use super::random::SplitMix;
 use super::{Completion, Driver, Full, Names, Op, Token, Wait};
 use crate::error::{Errno, Error};
 use crate::time::Instant;
@@ -281,21 +282,8 @@ fn fdatasync(fd: i32) -> squeue::Entry {
     opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build()
 }
 
-/// Sebastiano Vigna's SplitMix64: one addition and a mix, any seed is good.
-pub(crate) struct SplitMix(pub(crate) u64);
-
-impl SplitMix {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
 /// Longest single wait, so that a time far in the future fits the kernel's types.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(3600);
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
