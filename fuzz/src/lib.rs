@@ -19,8 +19,11 @@ use ironpage_layout::value::RelCuts;
 use ironpage_layout::wire::{self, Kind, admin, append, basebackup, hello, pages, walstream};
 use ironpage_layout::{Lsn, Value};
 
+/// A target: what runs over one input.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 3] = [("record", record), ("frame", frame), ("layer", layer)];
+pub const TARGETS: [(&str, Target); 3] = [("record", record), ("frame", frame), ("layer", layer)];
 
 /// WAL as a stream from an arbitrary position, and each record's contents; then the bytes as one bare record.
 pub fn record(data: &[u8]) {

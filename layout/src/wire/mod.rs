@@ -212,9 +212,12 @@ pub fn encode_frame(out: &mut Vec<u8>, kind: Kind, request_id: u64, term: Term, 
     out[start..start + HEADER_SIZE].copy_from_slice(header.as_bytes());
 }
 
+/// A frame's header, its payload, and the bytes both take.
+pub type SplitFrame<'a> = (Header, &'a [u8], usize);
+
 /// The first whole frame of `bytes`, checked: its header, its payload, and the bytes it takes.
 /// `Ok(None)` if more bytes are needed.
-pub fn split_frame(bytes: &[u8]) -> Result<Option<(Header, &[u8], usize)>, WireError> {
+pub fn split_frame(bytes: &[u8]) -> Result<Option<SplitFrame<'_>>, WireError> {
     let Some(head) = bytes.first_chunk::<HEADER_SIZE>() else {
         return Ok(None);
     };
