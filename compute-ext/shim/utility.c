@@ -26,7 +26,6 @@ static const char *const fixed_settings[] = {
 	"synchronous_standby_names",
 	"restart_after_crash",
 	"max_slot_wal_keep_size",
-	"shared_preload_libraries",
 	"wal_level",
 	"max_wal_senders",
 	"data_sync_retry",
