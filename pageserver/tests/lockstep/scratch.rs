@@ -1,0 +1,141 @@
+//! A stock cluster that runs the workload, and its state before.
+
+use crate::datadir::DataDir;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const SETTINGS: &str = "
+full_page_writes = off
+wal_level = replica
+fsync = off
+max_wal_size = 4GB
+wal_keep_size = 4GB
+max_prepared_transactions = 8
+allow_in_place_tablespaces = on
+track_commit_timestamp = on
+listen_addresses = ''
+shared_buffers = 16MB
+autovacuum_naptime = 1s
+autovacuum_vacuum_threshold = 10
+autovacuum_vacuum_scale_factor = 0.02
+";
+
+pub struct Scratch {
+    pub dir: PathBuf,
+    /// After initdb, before the first start.
+    pub initial: DataDir,
+    /// After the workload and a clean stop.
+    pub primary: DataDir,
+}
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let dir = std::env::temp_dir().join(format!("ironpage-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        if let Some((uid, gid)) = unprivileged() {
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
+        }
+        let (initial, primary) = (dir.join("initial"), dir.join("primary"));
+        run(program("initdb").arg("-D").arg(&initial).args(["-U", "postgres", "--no-sync", "-A", "trust", "--locale=C", "-E", "UTF8"]));
+        let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", dir.display());
+        fs::write(initial.join("postgresql.auto.conf"), settings).unwrap();
+        copy(&initial, &primary);
+        let scratch = Scratch { dir, initial: DataDir(initial), primary: DataDir(primary) };
+        scratch.workload();
+        scratch
+    }
+
+    fn workload(&self) {
+        let log = self.dir.join("primary.log");
+        let control = |action: &str| {
+            let mut command = program("pg_ctl");
+            command.arg("-D").arg(&self.primary.0).arg("-l").arg(&log).args(["-w", "-t", "60", action]);
+            command
+        };
+        run(&mut control("start"));
+        let stop = StopOnDrop(control("stop"));
+        self.sql("postgres", &include_str!("workload.sql").replace("@DIR@", &self.dir.display().to_string()));
+        self.sql("postgres", "CREATE DATABASE copied STRATEGY file_copy TEMPLATE template1");
+        self.sql("postgres", "CREATE DATABASE logged STRATEGY wal_log");
+        self.sql("logged", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS a; CREATE INDEX ON t (a)");
+        self.sql("copied", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS a; CREATE INDEX ON t (a)");
+        self.sql("postgres", "CREATE DATABASE moved");
+        self.sql("postgres", "ALTER DATABASE moved SET TABLESPACE elsewhere");
+        self.sql("postgres", "CREATE DATABASE gone");
+        self.sql("postgres", "DROP DATABASE gone");
+        run(self.client("pgbench").args(["-q", "-i", "-s", "2", "postgres"]));
+        // Rows that several sessions lock at once have multixacts.
+        let shared = self.dir.join("shared.sql");
+        fs::write(&shared, include_str!("shared.sql")).unwrap();
+        run(self.client("pgbench").args(["-n", "-c", "8", "-j", "2", "-t", "150", "-f"]).arg(&shared).arg("postgres"));
+        run(self.client("pgbench").args(["-n", "-c", "4", "-j", "2", "-t", "1500", "postgres"]));
+        self.sql("postgres", include_str!("finish.sql"));
+        drop(stop);
+    }
+
+    fn client(&self, name: &str) -> Command {
+        let mut command = program(name);
+        command.env("PGHOST", &self.dir).env("PGUSER", "postgres");
+        command
+    }
+
+    fn sql(&self, database: &str, sql: &str) {
+        // Statements one by one: VACUUM and CREATE DATABASE run in no transaction.
+        let script = self.dir.join("script.sql");
+        fs::write(&script, sql).unwrap();
+        run(self.client("psql").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", database, "-f"]).arg(&script));
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            fs::remove_dir_all(&self.dir).unwrap();
+        }
+    }
+}
+
+struct StopOnDrop(Command);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        let status = self.0.status();
+        assert!(std::thread::panicking() || status.is_ok_and(|status| status.success()), "the server did not stop");
+    }
+}
+
+pub fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to));
+}
+
+pub fn bindir() -> PathBuf {
+    let output = Command::new("pg_config").arg("--bindir").output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// A program of Postgres, as a user it accepts.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(bindir().join(name));
+    command.env("LC_ALL", "C").current_dir("/");
+    if let Some((uid, gid)) = unprivileged() {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// The user `postgres` for root, nobody else otherwise.
+fn unprivileged() -> Option<(u32, u32)> {
+    let id = |flag: &str, user: &[&str]| {
+        let output = Command::new("id").arg(flag).args(user).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().ok()
+    };
+    (id("-u", &[]) == Some(0)).then(|| (id("-u", &["postgres"]).unwrap(), id("-g", &["postgres"]).unwrap()))
+}
+
+/// Runs to the end, which must be a good one.
+pub fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {} {}", output.status, String::from_utf8_lossy(&output.stderr));
+}
