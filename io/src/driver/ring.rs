@@ -41,6 +41,12 @@ impl Ring {
         Ok(Self { entrance: Entrance::new(ring.as_raw_fd()), ring, random: SplitMix(seed), names: Posix })
     }
 
+    /// Keeps `file` open as long as the ring exists in the kernel; see `Config::pinned`.
+    pub fn pin(&self, file: &impl AsRawFd) -> Result<(), Error> {
+        let registered = self.ring.submitter().register_files(&[file.as_raw_fd()]);
+        registered.map_err(|error| Error::Ring { step: "registering the pinned file", errno: error.into() })
+    }
+
     /// One io_uring_enter: hands over all that was pushed, waits for `want` completions.
     fn enter(&mut self, want: u32, timeout: Option<types::Timespec>) -> Result<(), Errno> {
         let sq = self.ring.submission();

@@ -11,7 +11,9 @@ mod slab;
 mod task;
 mod timers;
 
+use std::fs::File;
 use std::future::Future;
+use std::sync::Arc;
 
 pub(crate) use self::core::Core;
 pub use join::{Aborted, JoinHandle};
@@ -30,11 +32,15 @@ pub struct Config {
     pub sq_entries: u32,
     /// Seed of [`random`]; `None` takes one from the kernel.
     pub seed: Option<u64>,
+    /// A file, such as the lock of a data directory, that stays open until the last operation of this core
+    /// has ended, even when the process was killed: the kernel takes a ring apart some time after its
+    /// process is gone, and writes in flight still happen until then.
+    pub pinned: Option<Arc<File>>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sq_entries: 512, seed: None }
+        Self { sq_entries: 512, seed: None, pinned: None }
     }
 }
 
@@ -44,6 +50,9 @@ impl Default for Config {
 /// `run` returns (or unwinds from a panic in a task) the kernel uses no memory of this core any more.
 pub fn run<F: Future>(config: Config, main: impl FnOnce() -> F) -> Result<F::Output, Error> {
     let ring = Ring::new(config.sq_entries, config.seed)?;
+    if let Some(file) = &config.pinned {
+        ring.pin(file)?;
+    }
     run_on(Box::new(ring), main)
 }
 
