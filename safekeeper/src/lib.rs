@@ -40,8 +40,8 @@ pub struct Config {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<()> {
-    let _lock = DirLock::acquire(&config.dir).map_err(std::sync::Arc::new)?;
-    let core = ironpage_io::Config::default();
+    let lock = DirLock::acquire(&config.dir).map_err(std::sync::Arc::new)?;
+    let core = ironpage_io::Config { pinned: Some(lock.file()), ..ironpage_io::Config::default() };
     ironpage_io::run(core, || serve(config)).map_err(|error| Error::Core(ironpage_daemon::exit::chain(&error)))?
 }
 
