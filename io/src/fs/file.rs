@@ -84,24 +84,28 @@ impl File {
         self.shared.wait_for_fences(range(offset, buf.len())).await;
         let (mut buf, mut done, mut tries) = (buf, 0, 0);
         while done < buf.len() {
-            let wanted = buf.len() - done;
             let (result, back, _) = transfer(&self.shared, Kind::Read, buf, offset, done, None).await;
             buf = back;
-            match result {
+            let end = match result {
                 Ok(0) => break,
-                Ok(count) => {
-                    done += count;
-                    tries = 0;
-                    // Direct reads end within a block only at the end of the file.
-                    if self.shared.direct && count < wanted && !count.is_multiple_of(512) {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    if let Err(error) = self.retry(error, &mut tries) {
-                        return (Err(error), buf);
-                    }
-                }
+                Ok(count) => done + count,
+                Err(error) => match self.retry(error, &mut tries) {
+                    Ok(()) => continue,
+                    Err(error) => return (Err(error), buf),
+                },
+            };
+            // A direct read cannot go on within a block: at the end of the file it is over, else the
+            // block is read once more.
+            let begin = if self.shared.direct && end < buf.len() { end - end % ALIGNMENT } else { end };
+            if begin == end {
+                (done, tries) = (end, 0);
+            } else if self.is_end(offset + end as u64) {
+                return (Ok(end), buf);
+            } else if tries < IDLE_TRIES_MAX {
+                done = begin;
+                tries += 1;
+            } else {
+                return (Err(self.no_progress(Kind::Read, offset, done)), buf);
             }
         }
         (Ok(done), buf)
@@ -160,8 +164,7 @@ impl File {
                     } else if tries < IDLE_TRIES_MAX {
                         tries += 1;
                     } else {
-                        let path = shared.path.clone();
-                        let error = IoError::NoProgress { operation: kind.name(), path, offset: offset + done as u64 };
+                        let error = self.no_progress(kind, offset, done);
                         shared.poison(&error);
                         return (Err(error), buf);
                     }
@@ -192,6 +195,16 @@ impl File {
             Some(Errno(libc::EINVAL)) if self.shared.direct => Err(self.misaligned(error)),
             _ => Err(error),
         }
+    }
+
+    fn is_end(&self, offset: u64) -> bool {
+        // Without a size the next read decides.
+        let size = Core::current().names(|names| names.size(&self.shared.handle));
+        size.is_ok_and(|size| offset >= size)
+    }
+
+    fn no_progress(&self, kind: Kind, offset: u64, done: usize) -> IoError {
+        IoError::NoProgress { operation: kind.name(), path: self.shared.path.clone(), offset: offset + done as u64 }
     }
 
     /// The likely reason of an EINVAL of direct I/O.

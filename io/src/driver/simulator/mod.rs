@@ -20,6 +20,7 @@ use disk::{Node, SECTOR};
 
 use super::random::SplitMix;
 use super::{Completion, Driver, Full, Handle, NO_OFFSET, Names, Op, Token, Wait};
+use crate::buf::ALIGNMENT;
 use crate::error::Errno;
 use crate::fs::Options;
 use crate::time::Instant;
@@ -186,8 +187,11 @@ impl Simulator {
                 self.end(token, part, count(result));
             }
             Action::Sync { fd, changes } => {
-                let result = self.sync(fd, changes);
-                self.end(token, part, count(result));
+                match self.sync(fd, changes) {
+                    Ok(count) => self.end(token, part, count as i32),
+                    // The loss is there before the news of it: a sync that overlaps may report success first.
+                    Err(Errno(errno)) => self.schedule(token, part, Action::End(-errno)),
+                }
             }
         }
     }
@@ -200,7 +204,7 @@ impl Simulator {
         if self.chance(self.faults.interrupted) {
             return Err(Errno(if self.random.next().is_multiple_of(2) { libc::EINTR } else { libc::EAGAIN }));
         }
-        if file.direct && !(len.is_multiple_of(SECTOR) && offset.is_multiple_of(SECTOR as u64)) {
+        if file.direct && !(len.is_multiple_of(ALIGNMENT) && offset.is_multiple_of(ALIGNMENT as u64)) {
             return Err(Errno(libc::EINVAL));
         }
         if len > 1 && self.chance(self.faults.short_transfers) {

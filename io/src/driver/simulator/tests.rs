@@ -133,11 +133,11 @@ fn what_was_acknowledged_survives_a_crash() {
         acknowledged_total += acknowledged.borrow().len();
         poisoned_total += poisoned.get();
         simulate(seed, &disk, Faults::default(), || async move {
-            for block in acknowledged.borrow().iter() {
+            for block in acknowledged.take() {
                 let file = File::open("/wal/segment", FILE).await.unwrap();
                 let (result, buf) = file.read_exact_at(IoBuf::zeroed(BLOCK), block * BLOCK as u64).await;
                 result.unwrap();
-                assert!(buf.iter().all(|byte| *byte == *block as u8 + 1), "seed {seed}: block {block} was lost");
+                assert!(buf.iter().all(|byte| *byte == block as u8 + 1), "seed {seed}: block {block} was lost");
             }
         });
     }
