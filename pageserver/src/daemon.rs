@@ -55,7 +55,7 @@ pub enum Error {
 /// Serves until SIGTERM or SIGINT. Nothing needs to be flushed then: what is not in layer files is read
 /// again from the safekeepers.
 pub fn run(config: Config) -> Result<(), Error> {
-    let _lock = DirLock::acquire(&config.dir)?;
+    let lock = DirLock::acquire(&config.dir)?;
     if !config.postgres.is_file() {
         return Err(Error::NoPostgres { path: config.postgres });
     }
@@ -69,7 +69,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         error: error.to_string(),
     })?;
     let program = pin(&config.postgres, &config.redo_library, &dir)?;
-    ironpage_io::run(ironpage_io::Config::default(), || serve(config, WorkerConfig::new(program)))?
+    let core = ironpage_io::Config { pinned: Some(lock.file()), ..ironpage_io::Config::default() };
+    ironpage_io::run(core, || serve(config, WorkerConfig::new(program)))?
 }
 
 async fn serve(config: Config, worker: WorkerConfig) -> Result<(), Error> {
