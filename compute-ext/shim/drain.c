@@ -55,7 +55,8 @@ ironpage_drain_begins(void)
 	for (int i = 0; i < MaxBackends; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[i];
-		int			pid = proc->pid;
+		/* ProcKill (storage/lmgr/proc.c) leaves proc->pid behind; it does give up the latch. */
+		int			pid = proc->procLatch.owner_pid;
 
 		if (pid != 0 && pid != MyProcPid && &proc->procLatch != janitor && !is_walsender(pid))
 			return false;
