@@ -58,7 +58,7 @@ pub fn start(cluster: &Cluster, endpoint: &Endpoint, programs: &Programs, signal
             Some(state)
                 if !supervised && spawned.is_some() && matches!(state.phase, Phase::Stopped | Phase::Fenced | Phase::Failed) =>
             {
-                return Err(Error::Endpoint(format!("endpoint '{}' did not start: {}", endpoint.name, state.message)));
+                return Err(did_not_start(endpoint, &paths, &state));
             }
             Some(state) if state.message != said => {
                 said = state.message;
@@ -75,7 +75,7 @@ pub fn start(cluster: &Cluster, endpoint: &Endpoint, programs: &Programs, signal
             // Its last word may have come between our two looks.
             let last = State::read(&paths)?.filter(|state| state.supervisor == *us);
             return match last {
-                Some(state) => Err(Error::Endpoint(format!("endpoint '{}' did not start: {}", endpoint.name, state.message))),
+                Some(state) => Err(did_not_start(endpoint, &paths, &state)),
                 None => Err(Error::DiedAtStart { name, status: "without a word".into(), log, tail }),
             };
         }
@@ -102,6 +102,11 @@ pub fn start(cluster: &Cluster, endpoint: &Endpoint, programs: &Programs, signal
             return Err(Error::Interrupted);
         }
     }
+}
+
+fn did_not_start(endpoint: &Endpoint, paths: &Paths, state: &State) -> Error {
+    let (name, log, tail) = (format!("endpoint '{}'", endpoint.name), paths.log.clone(), log_tail(&paths.log));
+    Error::DiedAtStart { name, status: state.message.clone(), log, tail }
 }
 
 /// Stops an endpoint. Fine if it is down.

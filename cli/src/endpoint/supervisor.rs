@@ -29,7 +29,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// Starts that may fail in a row before the endpoint is given up.
-const FAILED_STARTS_MAX: u32 = 5;
+const FAILED_STARTS_MAX: u32 = 3;
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the end of Postgres may take when nobody is left to ask for it.
@@ -118,18 +118,13 @@ impl Supervisor {
             match self.round(rule)? {
                 End::Stopped => return Ok(()),
                 End::Crashed { was_ready, how } => {
-                    log::line("WARN", &format!("postgres {how}; starting it again"));
                     failed_starts = if was_ready { 0 } else { failed_starts + 1 };
                     if failed_starts == FAILED_STARTS_MAX {
-                        let tail = crate::error::log_tail(&self.paths.log);
-                        let log = self.paths.log.clone();
-                        return Err(Error::DiedAtStart {
-                            name: format!("postgres of endpoint '{}'", self.endpoint.name),
-                            status: how,
-                            log,
-                            tail,
-                        });
+                        return Err(Error::Endpoint(format!(
+                            "postgres {how} {failed_starts} times in a row before it was ready"
+                        )));
                     }
+                    log::line("WARN", &format!("postgres {how}; starting it again"));
                 }
             }
             rule = Rule::StayFenced;
