@@ -38,6 +38,7 @@
 //! CRCs are CRC-32C. Those of index blocks and versions start from the layer's identity and their place or
 //! key, so a block that is sound but of another layer, place or key is caught as a damaged one is.
 
+mod check;
 mod encoder;
 mod fences;
 pub mod filter;
@@ -47,6 +48,7 @@ pub mod manifest;
 pub mod run;
 mod slot;
 
+pub use check::check;
 pub use encoder::{Body, Encoder};
 pub use fences::Fences;
 pub use header::Header;
@@ -72,7 +74,7 @@ pub struct LayerId {
 
 impl LayerId {
     /// Start of the CRCs that tie a block to its layer.
-    fn salt(&self) -> Salt {
+    pub fn salt(&self) -> Salt {
         let crc = crc32c(&self.tenant.0);
         let crc = crc32c_append(crc, &self.timeline.0);
         let crc = crc32c_append(crc, &self.slot.0.to_le_bytes());

@@ -146,6 +146,52 @@ fn a_layer_gives_back_what_went_in() {
 }
 
 #[test]
+fn a_whole_layer_is_checked() {
+    let (header, file) = build(&content());
+    assert_eq!(check(&file), Ok(header));
+    for length in (0..file.len()).step_by(333) {
+        assert!(check(&file[..length]).is_err(), "cut to {length}");
+    }
+    // Zeros behind a section belong to none; runs end in the block before the index.
+    let used = |at: u64| {
+        at < header.index - BLOCK_SIZE as u64
+            || (header.index..header.fences + header.fences_length()).contains(&at)
+            || (header.filter..header.filter + header.filter_length()).contains(&at)
+    };
+    let mut damaged = file.clone();
+    for at in (0..file.len()).step_by(7).filter(|at| used(*at as u64) || file[*at] != 0) {
+        damaged[at] ^= 0x10;
+        assert!(check(&damaged).is_err(), "byte {at}");
+        damaged[at] ^= 0x10;
+    }
+}
+
+/// A writer gone mad, or an attacker: sums are right, contents are not. An error is due, never a panic.
+#[test]
+fn nonsense_with_right_sums_is_an_error_or_a_sound_layer() {
+    let (header, file) = build(&content());
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for round in 0..20_000 {
+        let mut bad = file.clone();
+        let block = if round % 2 == 0 { 0 } else { header.index as usize };
+        let at = block + (next() as usize) % if block == 0 { 184 } else { 400 };
+        bad[at] = if next() % 2 == 0 { next() as u8 } else { 0xff };
+        let (crc_at, salt) =
+            if block == 0 { (12, crc32c(&[])) } else { (block, header.salt().crc(&[&(block as u64).to_le_bytes()])) };
+        bad[crc_at..crc_at + 4].fill(0);
+        let crc = crc32c_append(salt, &bad[block..block + BLOCK_SIZE]);
+        bad[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+        let _ = check(&bad);
+    }
+}
+
+#[test]
 fn heads_end_with_the_newest_state() {
     let (header, file) = build(&content());
     let entry = |block| {
@@ -247,6 +293,7 @@ fn any_flipped_bit_or_cut_of_a_manifest_is_an_error() {
 /// Writes the golden files anew, when a version is added: `cargo test -p ironpage-layout -- --ignored write_golden`.
 #[test]
 #[ignore = "writes files"]
+#[allow(clippy::disallowed_methods)] // A tool, not the library.
 fn write_golden_files() {
     let (header, file) = build(&content());
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/layer/golden");

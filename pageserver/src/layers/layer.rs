@@ -162,6 +162,11 @@ impl Layer {
         Ok(block)
     }
 
+    /// Bytes kept in memory while the layer is in use.
+    pub fn resident_bytes(&self) -> u64 {
+        self.resident.borrow().as_ref().map_or(0, |resident| resident.header.fences_length() + resident.header.filter_length())
+    }
+
     /// What the layer has of `key`.
     pub async fn find(&self, context: &LayerContext, key: Key) -> Result<Option<Entry>, StoreError> {
         let resident = self.resident(context).await?;
@@ -248,7 +253,7 @@ impl Layer {
             for entry in view.entries() {
                 let entry = entry.map_err(|error| self.damaged(error))?;
                 if keys.contains(&entry.key) {
-                    self.check_run(&resident, &entry).or_else(|error| if entry.run_length == 0 { Ok(()) } else { Err(error) })?;
+                    self.check_run(&resident, &entry)?;
                     entries.push(entry);
                 }
             }

@@ -294,6 +294,7 @@ impl Store {
             ("store_flushes", state.flushes),
             ("store_layers", state.layers.all().count() as u64),
             ("store_layer_bytes", state.layers.all().map(|layer| layer.record().file_length).sum()),
+            ("store_resident_bytes", state.layers.all().map(|layer| layer.resident_bytes()).sum()),
             ("store_layer_bytes_written", own.layer_bytes_written.get()),
             ("store_memory_bytes", state.memory_layers().map(|(memory, _)| memory.bytes() as u64).sum()),
             ("store_frozen_layers", state.frozen.len() as u64),

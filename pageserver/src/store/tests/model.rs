@@ -200,3 +200,28 @@ fn an_image_made_by_a_read_replaces_what_is_on_disk() {
         }
     });
 }
+
+#[test]
+fn a_read_touches_only_what_it_needs() {
+    let dir = TempDir::new();
+    on_ring(|| async {
+        let store = Store::create(&dir.timeline(), record(), StoreConfig::default()).await.unwrap();
+        // Per flush: deltas below an image, the image, deltas on it, a layer without the key.
+        ingest(&store, START + 8, &[(page_key(1), delta(b"old"))]);
+        store.flush().await.unwrap();
+        ingest(&store, START + 16, &[(page_key(1), image(1))]);
+        store.flush().await.unwrap();
+        ingest(&store, START + 24, &[(page_key(1), delta(b"a"))]);
+        ingest(&store, START + 32, &[(page_key(1), delta(b"b"))]);
+        store.flush().await.unwrap();
+        ingest(&store, START + 40, &[(page_key(0), delta(b"x")), (page_key(2), delta(b"y"))]);
+        store.flush().await.unwrap();
+        for round in 0..2 {
+            assert_eq!(store.values(page_key(1), Lsn::MAX, Lsn::INVALID).await.unwrap().len(), 3);
+            let counters = &store.inner.context.counters;
+            let reads = [&counters.index_reads, &counters.run_reads, &counters.image_reads, &counters.filtered].map(Cell::get);
+            // The index of three layers once; then the run of the deltas and the image each time.
+            assert_eq!(reads, [3, 1 + round, 1 + round, 1 + round]);
+        }
+    });
+}
