@@ -27,7 +27,8 @@ pub enum Pin {
     Vm = 4,
     /// A sequence: its page is up to 32 values behind what WAL says (SEQ_LOG_VALS in sequence.c).
     Sequence = 5,
-    /// Shared and initial catalogs: what a backend needs before it can ask anybody.
+    /// Shared and initial catalogs: without them nobody can connect while the pageserver is away. The only one that keeps
+    /// the pageserver's copies too.
     Catalog = 6,
 }
 
@@ -49,11 +50,15 @@ const FIRST_NORMAL_OID: u32 = 16384;
 /// VISIBILITYMAP_FORKNUM.
 const VM_FORK: u32 = 2;
 
+fn is_catalog(key: &BlockKey) -> bool {
+    key.tablespace == GLOBAL_TABLESPACE || key.relation < FIRST_NORMAL_OID
+}
+
 /// The pin that a page, written by a backend, has for as long as it is that copy.
 pub fn standing_pin(key: &BlockKey, page: &[u8; PAGE_SIZE]) -> Pin {
     let u16_at = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
     let u32_at = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
-    if key.tablespace == GLOBAL_TABLESPACE || key.relation < FIRST_NORMAL_OID {
+    if is_catalog(key) {
         return Pin::Catalog;
     }
     if key.fork == VM_FORK {
@@ -82,7 +87,7 @@ pub struct View {
     pub ingested_lsn: u64,
 }
 
-/// May a block be dropped from the local file? `IronpageVerdict` in cache.h.
+/// What the janitor may do with a block. `IronpageVerdict` in cache.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Free,
@@ -91,7 +96,7 @@ pub enum Verdict {
     Unacknowledged,
 }
 
-/// The pin of a block at this moment.
+/// Why the block would be lost, or not come back as it is, if it were dropped at this moment.
 pub fn pin_now(entry: &Entry, view: &View) -> Pin {
     if entry.written.local == 0 {
         return Pin::None;
@@ -108,8 +113,10 @@ pub fn pin_now(entry: &Entry, view: &View) -> Pin {
     Pin::None
 }
 
+/// May the janitor drop the block?
 pub fn verdict(entry: &Entry, view: &View) -> Verdict {
     match pin_now(entry, view) {
+        Pin::None if is_catalog(&entry.key) => Verdict::Pinned(Pin::Catalog),
         Pin::None if cfg!(feature = "planted-punch-before-ack") => Verdict::Free,
         Pin::None if entry.written.lwlsn > view.ingested_lsn => Verdict::Unacknowledged,
         Pin::None => Verdict::Free,
@@ -190,8 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_from_the_pageserver_is_free_at_once() {
-        let written = Written { lwlsn: 0, pin: Pin::Catalog as u8, ..Written::default() };
-        assert_eq!(verdict(&entry(written), &View { oldest_xid: 0, vacuum_generation: 0, ingested_lsn: 0 }), Verdict::Free);
+    fn a_copy_from_the_pageserver_is_free_at_once_unless_it_is_of_a_catalog() {
+        let view = View { oldest_xid: 0, vacuum_generation: 0, ingested_lsn: 0 };
+        let copy = entry(Written::default());
+        assert_eq!(verdict(&copy, &view), Verdict::Free);
+        let catalog = Entry { key: BlockKey { relation: 1259, ..HEAP }, ..copy };
+        assert_eq!(verdict(&catalog, &view), Verdict::Pinned(Pin::Catalog));
+        assert_eq!(pin_now(&catalog, &view), Pin::None, "a damaged one can be read again");
     }
 }
