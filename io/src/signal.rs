@@ -17,7 +17,7 @@ pub enum Signal {
 
 struct Reading {
     info: Vec<u8>,
-    _handle: Handle,
+    handle: Handle,
 }
 
 impl Payload for Reading {}
@@ -60,7 +60,7 @@ async fn wait(mut handle: Handle) -> Result<Signal, IoError> {
         let mut info = vec![0; INFO];
         let op = Op::Read { fd: handle.raw(), buf: info.as_mut_ptr(), len: INFO as u32, offset: NO_OFFSET };
         // SAFETY: the payload owns the descriptor and the bytes, whose heap memory stays in place.
-        let (outcome, payload) = unsafe { Operation::submit(op, Reading { info, _handle: handle }) }.await;
+        let (outcome, payload) = unsafe { Operation::submit(op, Reading { info, handle }) }.await;
         match Errno::check(outcome.result) {
             // ssi_signo is the first field.
             Ok(INFO) => {
@@ -73,7 +73,7 @@ async fn wait(mut handle: Handle) -> Result<Signal, IoError> {
             Err(errno) if errno.is_transient() => {}
             Err(errno) => return Err(failed("waiting for SIGTERM and SIGINT", errno)),
         }
-        handle = payload._handle;
+        handle = payload.handle;
     }
 }
 

@@ -167,7 +167,11 @@ impl fmt::Debug for Handle {
 }
 
 /// Carries out operations.
-pub trait Driver {
+///
+/// # Safety
+/// A completion says that the driver does not use the memory of that part any more, and its count is at
+/// most the length asked for. Callers free and read memory on that word.
+pub unsafe trait Driver {
     /// Starts `op`; its completions will carry `token`.
     ///
     /// # Safety

@@ -18,6 +18,9 @@ const CANCEL: u64 = u64::MAX;
 /// From io_uring.h: arm a poll first instead of trying the receive at once.
 const IORING_RECVSEND_POLL_FIRST: u16 = 1;
 
+/// With the completion queue at the kernel's limit of 65536.
+const ENTRIES_MAX: u32 = 65536 / CQ_FACTOR;
+
 /// Completion queue entries per submission queue entry.
 const CQ_FACTOR: u32 = 4;
 
@@ -32,7 +35,7 @@ pub struct Ring {
 impl Ring {
     /// Sets up the ring for the calling thread, which alone may use it.
     pub fn new(sq_entries: u32, seed: Option<u64>) -> Result<Self, Error> {
-        let entries = sq_entries.clamp(8, 32768).next_power_of_two();
+        let entries = sq_entries.clamp(8, ENTRIES_MAX).next_power_of_two();
         let ring = build(entries).map_err(|errno| explain(errno, entries))?;
         let seed = match seed {
             Some(seed) => seed,
@@ -184,7 +187,8 @@ fn completion(entry: &cqueue::Entry) -> Option<Completion> {
     })
 }
 
-impl Driver for Ring {
+// SAFETY: the kernel completes an operation when it is done with its memory, and counts what it moved.
+unsafe impl Driver for Ring {
     unsafe fn submit(&mut self, token: Token, op: &Op) -> Result<(), Full> {
         self.make_room(op.parts().into())?;
         let fd = types::Fd;

@@ -323,7 +323,7 @@ impl Entered {
             let ready = core.ready.borrow().len();
             for _ in 0..ready {
                 let Some(task) = core.ready.borrow_mut().pop_front() else { break };
-                task.queued.store(false, Ordering::Release);
+                task.queued.swap(false, Ordering::AcqRel);
                 if task.slot != MAIN {
                     core.run_task(&task);
                 } else if let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -339,6 +339,8 @@ impl Drop for Entered {
     /// Ends the core: drops the tasks, then waits until the kernel is done with every operation.
     fn drop(&mut self) {
         let core = &self.0;
+        // Also if a task panics when it is dropped.
+        let _end = End(core);
         // Dropping a task may spawn or submit; what comes of that is dropped in the next round.
         loop {
             let futures = core.tasks.borrow_mut().take_all();
@@ -347,9 +349,18 @@ impl Drop for Entered {
             }
             drop(futures);
         }
-        core.ready.borrow_mut().clear();
-        drop(core.timers.borrow_mut().take_all());
-        core.drain();
+    }
+}
+
+/// The last of a core.
+struct End<'a>(&'a Core);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.ready.borrow_mut().clear();
+        drop(self.0.timers.borrow_mut().take_all());
+        self.0.drain();
+        self.0.remote.close();
         CURRENT.set(None);
     }
 }
@@ -362,9 +373,8 @@ impl Core {
         while self.operations.borrow().in_flight() > 0 {
             self.submit_cancels();
             if let Err(errno) = self.driver.borrow_mut().turn(Wait::Completion) {
-                // The kernel may still write to the buffers, so they must never be freed.
+                // The slab then leaks what the kernel may still use.
                 eprintln!("io_uring_enter failed at the end of a core, its buffers are leaked: {errno}");
-                std::mem::forget(std::mem::take(&mut *self.operations.borrow_mut()));
                 return;
             }
             self.reap();

@@ -27,7 +27,7 @@ use crate::error::Error;
 /// What a core is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Submission queue entries, rounded up to a power of two. The completion queue has four times
+    /// Submission queue entries (8 to 16384), rounded up to a power of two. The completion queue has four times
     /// as many, and half of those bounds the operations in flight; more wait in the core.
     pub sq_entries: u32,
     /// Seed of [`random`]; `None` takes one from the kernel.

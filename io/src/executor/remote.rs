@@ -14,6 +14,8 @@ pub(crate) struct Remote {
     queue: SegQueue<Arc<Wake>>,
     /// The core is about to block, or does, and needs the bell to look at the queue.
     asleep: AtomicBool,
+    /// The core has ended and will not look again.
+    closed: AtomicBool,
     /// An eventfd that the core reads through its driver.
     bell: OwnedFd,
 }
@@ -28,14 +30,18 @@ impl Remote {
         }
         // SAFETY: just created, owned by nobody else.
         let bell = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { queue: SegQueue::new(), asleep: AtomicBool::new(false), bell })
+        Ok(Self { queue: SegQueue::new(), asleep: AtomicBool::new(false), closed: AtomicBool::new(false), bell })
     }
 
     /// From any thread: has the core run `task`.
     pub(crate) fn push(&self, task: Arc<Wake>) {
         self.queue.push(task);
-        // Pairs with the fence in prepare_sleep: either we see `asleep`, or the core sees the task.
+        // Pairs with the fences in prepare_sleep and close: either we see the flag, or the core sees the
+        // task.
         fence(Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            return self.empty();
+        }
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.ring();
         }
@@ -61,6 +67,17 @@ impl Remote {
 
     pub(crate) fn awake(&self) {
         self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// The core has ended. Tasks refer to this, so none may stay in the queue.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.empty();
+    }
+
+    fn empty(&self) {
+        while self.queue.pop().is_some() {}
     }
 
     pub(crate) fn pop(&self) -> Option<Arc<Wake>> {

@@ -147,3 +147,13 @@ impl Slab {
         self.slots.iter().enumerate().filter(|(_, slot)| waits(slot)).map(token).collect()
     }
 }
+
+impl Drop for Slab {
+    /// A core waits for its operations before it drops the slab. Should that have failed, memory the
+    /// kernel may still write to must never be free for others.
+    fn drop(&mut self) {
+        if self.in_flight > 0 {
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
+}

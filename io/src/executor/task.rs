@@ -22,7 +22,9 @@ pub(crate) struct Wake {
 
 impl std::task::Wake for Wake {
     fn wake(self: Arc<Self>) {
-        // AcqRel: what the waking thread wrote before is seen by the poll that follows.
+        // Always a read-modify-write, as is the one before a poll: if it finds the task queued, the poll
+        // to come reads our mark, and with it sees all this thread wrote before. A plain load could be
+        // done before those writes, and the event be lost.
         if !self.queued.swap(true, Ordering::AcqRel) {
             match Core::try_current() {
                 Some(core) if core.owns(&self.remote) => core.make_ready(self),
@@ -31,12 +33,6 @@ impl std::task::Wake for Wake {
                     remote.push(self);
                 }
             }
-        }
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.queued.load(Ordering::Acquire) {
-            self.clone().wake();
         }
     }
 }

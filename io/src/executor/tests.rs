@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::fs::{File, Options};
 use crate::sync::{Notify, doorbell, oneshot};
 use crate::time::{self, sleep, timeout};
-use crate::{Aborted, Config, Error, random, run, spawn, yield_now};
+use crate::{Aborted, Config, Error, IoBuf, random, run, spawn, yield_now};
 
 #[test]
 fn tasks_run_in_turns_and_give_their_results() {
@@ -173,4 +174,73 @@ fn a_panic_in_a_task_unwinds_through_run_and_ends_the_core() {
     assert!(result.is_err());
     assert_eq!(Rc::strong_count(&alive), 1);
     run(Config::default(), || async {}).unwrap();
+}
+
+#[test]
+fn a_task_that_panics_when_dropped_does_not_keep_the_core_from_ending() {
+    struct PanicOnDrop;
+    impl Drop for PanicOnDrop {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let path = std::env::temp_dir().join(format!("ironpage-io-{}-panic", std::process::id()));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        run(Config::default(), || async {
+            let options = Options { read: true, write: true, create: true, ..Options::default() };
+            let file = File::open(&path, options).await.unwrap();
+            drop(spawn(async move { file.write_all_at(IoBuf::zeroed(1 << 20), 0).await.0.unwrap() }));
+            drop(spawn(async {
+                let _guard = PanicOnDrop;
+                std::future::pending::<()>().await;
+            }));
+            yield_now().await;
+        })
+    }));
+    assert!(result.is_err());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+    std::fs::remove_file(&path).unwrap();
+    run(Config::default(), || async {}).unwrap();
+}
+
+#[test]
+fn a_wake_after_the_end_of_a_core_does_nothing() {
+    let (waker, remote) = run(Config::default(), || async {
+        let (sender, receiver) = oneshot();
+        let mut sender = Some(sender);
+        drop(spawn(std::future::poll_fn(move |cx| {
+            if let Some(sender) = sender.take() {
+                let _ = sender.send(cx.waker().clone());
+            }
+            std::task::Poll::<()>::Pending
+        })));
+        (receiver.await.unwrap(), std::rc::Rc::downgrade(&super::Core::current()))
+    })
+    .unwrap();
+    assert!(remote.upgrade().is_none());
+    waker.wake_by_ref();
+    std::thread::spawn(move || waker.wake()).join().unwrap();
+}
+
+#[test]
+fn two_cores_wake_each_other() {
+    const ROUNDS: u32 = 3000;
+    let (to_first, mut from_second) = doorbell::<u32>(1);
+    let (to_second, mut from_first) = doorbell::<u32>(1);
+    let second = std::thread::spawn(move || {
+        run(Config::default(), || async move {
+            while let Some(value) = from_first.recv().await {
+                to_first.try_send(value).unwrap();
+            }
+        })
+        .unwrap();
+    });
+    run(Config::default(), || async move {
+        for round in 0..ROUNDS {
+            to_second.try_send(round).unwrap();
+            assert_eq!(from_second.recv().await, Some(round));
+        }
+    })
+    .unwrap();
+    second.join().unwrap();
 }

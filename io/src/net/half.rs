@@ -85,7 +85,8 @@ impl Incoming {
         self.ready.set(more_ready);
         let result = Errno::check(result);
         if let Ok(count) = result {
-            // SAFETY: the kernel wrote count bytes behind position, within the reserved capacity.
+            // SAFETY: count bytes were received behind position, and the driver's word is that these are
+            // no more than the capacity reserved for it.
             unsafe { payload.bytes.set_len(payload.position + count) };
         }
         Poll::Ready((result, payload))
