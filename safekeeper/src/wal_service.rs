@@ -8,7 +8,7 @@ use crate::wal::reader::Reader;
 use ironpage_daemon::frames::{FrameReader, FrameWriter};
 use ironpage_io::spawn;
 use ironpage_io::sync::{Notified, Notify};
-use ironpage_io::time::timeout;
+use ironpage_io::time::{now, timeout};
 use ironpage_layout::wire::Kind;
 use ironpage_layout::wire::walstream::{WalData, WalKeepalive, WalStart};
 use ironpage_layout::{Lsn, Term};
@@ -118,6 +118,7 @@ impl Stream {
         self.reader.close();
         let mut at = request.from;
         let mut told = None;
+        let mut told_at = now();
         loop {
             let (moved, ordered) = (self.timeline.moved(), self.orders.changed.notified());
             if self.orders.ended.get() || self.orders.request.borrow().is_some() {
@@ -127,20 +128,19 @@ impl Stream {
             let end = self.end(&request, &position).min(request.until);
             if at < end {
                 at = self.send_data(&request, at, end).await?;
-                told = Some(position);
+                (told, told_at) = (Some(position), now());
                 continue;
             }
             let done = at >= request.until;
-            if done || told != Some(position) {
+            // A leader's heartbeats wake this loop too, more often than keepalives are due.
+            if done || told != Some(position) || told_at.elapsed() >= KEEPALIVE {
                 self.send_keepalive(&request, position).await?;
-                told = Some(position);
+                (told, told_at) = (Some(position), now());
             }
             if done {
                 return Ok(());
             }
-            if timeout(KEEPALIVE, either(moved, ordered)).await.is_err() {
-                told = None;
-            }
+            let _ = timeout(KEEPALIVE.saturating_sub(told_at.elapsed()), either(moved, ordered)).await;
         }
     }
 
