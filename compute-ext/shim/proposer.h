@@ -22,6 +22,7 @@ typedef struct IronpageProposerConfig
 typedef struct IronpageProposerStatus
 {
 	uint64		commit_lsn;		/* 0 until a quorum confirmed the term's start */
+	uint64		commit_known;	/* a quorum knows that this is committed */
 	uint64		everywhere;		/* every safekeeper has the WAL before this */
 	uint64		quorum_heard_ms;	/* 0 if never */
 	uint64		deadline_ms;	/* when to tick at the latest */

@@ -37,6 +37,7 @@
 #define SLOT_STEP (1024 * 1024) /* bytes by which restart_lsn moves */
 #define WAL_CHUNK_MAX (1024 * 1024)
 #define DRAIN_COMPLAINT_MS 5000
+#define DRAIN_TELL_MS 200		/* longest wait for safekeepers to hear what is committed */
 
 PGDLLEXPORT void ironpage_walproposer_main(Datum arg);
 
@@ -212,7 +213,7 @@ watch_contact(uint64 heard_ms, uint64 now_us)
 	for (int i = 0; i < MaxBackends; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[i];
-		int			pid = proc->pid;
+		int			pid = proc->procLatch.owner_pid;	/* 0 if nobody has this PGPROC */
 
 		if (pid != 0 && !proc->isBackgroundWorker && proc->databaseId != InvalidOid)
 			kill(pid, SIGINT);
@@ -240,12 +241,16 @@ publish(IronpageProposerStatus *status, uint64 now_us)
 	watch_contact(status->quorum_heard_ms, now_us);
 }
 
-/* True when all that was written is in a quorum, and the worker may end. */
+/*
+ * True when all that was written is in a quorum, and the worker may end. It tells the safekeepers first how far they may
+ * hand out WAL, so that the pageserver is up to date when the next start asks for a base backup.
+ */
 static bool
-drained(uint64 now_ms)
+drained(const IronpageProposerStatus *status, uint64 now_ms)
 {
 	static XLogRecPtr target = InvalidXLogRecPtr;
-	static uint64 complained_ms;
+	static uint64 complained_ms,
+				reached_ms;
 	XLogRecPtr	commit_lsn = pg_atomic_read_u64(&ironpage_shared->commit_lsn);
 
 	if (target == InvalidXLogRecPtr)
@@ -258,6 +263,10 @@ drained(uint64 now_ms)
 	}
 	if (commit_lsn >= target)
 	{
+		if (reached_ms == 0)
+			reached_ms = now_ms;
+		if (status->commit_known < target && now_ms - reached_ms < DRAIN_TELL_MS)
+			return false;
 		ereport(LOG, (errmsg("all WAL up to %X/%X is in a quorum of safekeepers", LSN_FORMAT_ARGS(target))));
 		return true;
 	}
@@ -354,7 +363,7 @@ ironpage_walproposer_main(Datum arg)
 		ironpage_safekeepers_send(proposer, now_ms);
 		publish(&status, now_us);
 
-		if (ShutdownRequestPending && drained(now_ms))
+		if (ShutdownRequestPending && drained(&status, now_ms))
 			proc_exit(0);
 
 		until_ms = Min(status.deadline_ms, now_ms + 250);

@@ -21,6 +21,7 @@ pub struct CConfig {
 #[repr(C)]
 pub struct CStatus {
     commit_lsn: u64,
+    commit_known: u64,
     everywhere: u64,
     quorum_heard_ms: u64,
     deadline_ms: u64,
@@ -225,6 +226,7 @@ pub unsafe extern "C" fn ironpage_rs_proposer_status(worker: *mut Worker, status
         with(worker, |worker| {
             *status = CStatus {
                 commit_lsn: worker.proposer.commit_lsn().0,
+                commit_known: worker.proposer.commit_lsn_known().0,
                 everywhere: worker.proposer.everywhere().0,
                 quorum_heard_ms: worker.proposer.quorum_heard_at(),
                 deadline_ms: worker.proposer.deadline_ms(),
