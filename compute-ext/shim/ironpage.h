@@ -148,6 +148,9 @@ extern uint64 ironpage_now_us(void);
  */
 extern void ironpage_wal_throttle(void);
 
+/* The same for each block a relation grows by: a bulk load writes much WAL within one statement. */
+extern void ironpage_wal_throttle_extend(void);
+
 /* An error if no quorum was heard from for ironpage.fence_after_ms: another start of the branch may have taken over. */
 extern void ironpage_check_contact(void);
 
@@ -155,7 +158,6 @@ extern void ironpage_check_contact(void);
 extern void ironpage_smgr_install(void);
 
 /* cache.c */
-extern Size ironpage_cache_locks(void);
 extern void ironpage_cache_create(void);
 
 /*

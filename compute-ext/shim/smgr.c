@@ -144,6 +144,7 @@ ironpage_extend(SMgrRelation reln, ForkNumber fork, BlockNumber block, char *buf
 	if (!ironpage_is_local(reln->smgr_rnode, fork, &generation))
 	{
 		ironpage_cache_throttle();
+		ironpage_wal_throttle_extend();
 		fill_gap(reln, fork, block);
 	}
 	if (!lock_remote_block(reln, &key, &lock))

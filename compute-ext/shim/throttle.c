@@ -9,6 +9,7 @@
 #include "storage/proc.h"
 
 #define SLEEP_US_MAX 10000
+#define EXTENDS_PER_SLEEP 32	/* so that a bulk load keeps 25 MB/s */
 
 void
 ironpage_wal_throttle(void)
@@ -29,6 +30,15 @@ ironpage_wal_throttle(void)
 	sleep_us = Min((inserted - commit_lsn - limit) * SLEEP_US_MAX / limit, SLEEP_US_MAX);
 	pg_usleep(sleep_us);
 	pg_atomic_fetch_add_u64(&ironpage_shared->counters[IPC_THROTTLED_US], sleep_us);
+}
+
+void
+ironpage_wal_throttle_extend(void)
+{
+	static int	blocks;
+
+	if (++blocks % EXTENDS_PER_SLEEP == 0)
+		ironpage_wal_throttle();
 }
 
 void
