@@ -21,7 +21,7 @@ pub enum Pin {
     Xid = 1,
     /// A vacuum that ran at the write may still run.
     Vacuum = 2,
-    /// The page's LSN is no real one: index builds without WAL, `GistBuildLSN`, pages never written by a record.
+    /// The page's LSN is no real one: index builds that write their WAL at the end, `GistBuildLSN`.
     LowLsn = 3,
     /// Visibility map: its bits are cleared before the record that says so exists (visibilitymap_clear in heapam.c).
     Vm = 4,
@@ -63,6 +63,11 @@ pub fn standing_pin(key: &BlockKey, page: &[u8; PAGE_SIZE]) -> Pin {
     }
     if key.fork == VM_FORK {
         return Pin::Vm;
+    }
+    // Space a relation was extended by and nobody has used: the pageserver has zeros there as well, or no block at all,
+    // which it serves as zeros.
+    if page.iter().all(|byte| *byte == 0) {
+        return Pin::None;
     }
     // PageHeaderData (storage/bufpage.h): pd_lsn as two halves, high first; pd_special at 16.
     let lsn = u64::from(u32_at(0)) << 32 | u64::from(u32_at(4));
@@ -154,7 +159,8 @@ mod tests {
         assert_eq!(standing_pin(&HEAP, &real), Pin::None);
         assert_eq!(standing_pin(&HEAP, &page(0x0FF_FFFF, None)), Pin::LowLsn);
         assert_eq!(standing_pin(&HEAP, &page(1 << 32, None)), Pin::None);
-        assert_eq!(standing_pin(&HEAP, &[0; PAGE_SIZE]), Pin::LowLsn);
+        assert_eq!(standing_pin(&HEAP, &[0; PAGE_SIZE]), Pin::None);
+        assert_eq!(standing_pin(&HEAP, &page(0, None)), Pin::LowLsn);
         assert_eq!(standing_pin(&HEAP, &page(0x2000000, Some(0x1717))), Pin::Sequence);
         assert_eq!(standing_pin(&HEAP, &page(0x2000000, Some(0x1718))), Pin::None);
         assert_eq!(standing_pin(&BlockKey { fork: 2, ..HEAP }, &real), Pin::Vm);
