@@ -2,7 +2,7 @@
 
 use crate::client::Peer;
 use crate::error::{AtPath, Error, Result};
-use crate::files;
+use crate::files::{self, Lasting};
 use crate::port;
 use crate::user::Owner;
 use ironpage_layout::{TenantId, TimelineId};
@@ -136,7 +136,7 @@ impl Cluster {
     }
 
     pub fn save(&self) -> Result<()> {
-        files::write_json(&self.dir.join("cluster.json"), &self.settings)
+        files::write_json(&self.dir.join("cluster.json"), &self.settings, Lasting::Durable)
     }
 
     /// The last port of the cluster exists.

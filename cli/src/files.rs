@@ -7,27 +7,39 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Replaces `path` by `bytes`: durable and whole when this returns.
-pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+/// How long what was written must last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lasting {
+    /// A crash of the machine keeps it.
+    Durable,
+    /// It speaks of processes: after a crash of the machine it is of no use.
+    ThisBoot,
+}
+
+/// Replaces `path` by `bytes`: whole, for every reader, when this returns.
+pub fn replace(path: &Path, bytes: &[u8], lasting: Lasting) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = Path::new(&temporary);
-    let written = File::create(temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.at("write", temporary)?;
+    let write = |mut file: File| {
+        file.write_all(bytes)?;
+        if lasting == Lasting::Durable { file.sync_all() } else { Ok(()) }
+    };
+    File::create(temporary).and_then(write).at("write", temporary)?;
     fs::rename(temporary, path).at("replace", path)?;
-    sync_parent(path)
+    if lasting == Lasting::Durable { sync_parent(path) } else { Ok(()) }
 }
 
 /// Makes the names in the directory of `path` durable.
-pub fn sync_parent(path: &Path) -> Result<()> {
+fn sync_parent(path: &Path) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub fn write_json<T: Serialize>(path: &Path, value: &T, lasting: Lasting) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| damaged(path, &error))?;
     text.push(b'\n');
-    replace(path, &text)
+    replace(path, &text, lasting)
 }
 
 /// `None` if there is no such file.

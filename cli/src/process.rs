@@ -1,7 +1,7 @@
 //! Processes that outlive us, and how we know ours again: a pid alone may have come to mean another one.
 
 use crate::error::{AtPath, Error, Result};
-use crate::files;
+use crate::files::{self, Lasting};
 use crate::sys::{self, PidFd};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ impl Process {
     }
 
     pub fn write(&self, pid_file: &Path) -> Result<()> {
-        files::write_json(pid_file, self)
+        files::write_json(pid_file, self, Lasting::ThisBoot)
     }
 
     pub fn is_alive(&self) -> bool {

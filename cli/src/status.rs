@@ -148,7 +148,6 @@ fn branches(cluster: &Cluster, safekeepers: &[StatusReply], pageserver: Option<&
         let pages = pageserver.and_then(|reply| find(reply, branch.id)).cloned().unwrap_or_default();
         let kept = safekeepers.iter().filter_map(|reply| find(reply, branch.id));
         let commit_lsn = kept.map(|timeline| timeline.commit_lsn).max().unwrap_or_default();
-        let on_it = || cluster.settings.endpoints.iter().filter(|endpoint| endpoint.branch == branch.name);
         BranchStatus {
             name: branch.name.clone(),
             id: branch.id.to_string(),
@@ -158,7 +157,7 @@ fn branches(cluster: &Cluster, safekeepers: &[StatusReply], pageserver: Option<&
             commit_lsn: commit_lsn.to_string(),
             disk_consistent_lsn: pages.disk_consistent_lsn.to_string(),
             logical_size: pages.logical_size,
-            endpoint: on_it().find(|endpoint| connstr::is_up(cluster, endpoint)).map(|endpoint| endpoint.name.clone()),
+            endpoint: connstr::serving(cluster, &branch.name).map(|endpoint| endpoint.name.clone()),
             remark: if pages.stopped.is_empty() { String::new() } else { format!("ingest stopped: {}", pages.stopped) },
         }
     };

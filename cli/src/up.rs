@@ -81,6 +81,12 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
     }
     start_daemons(&cluster, programs, signals)?;
     create_main(&mut cluster, programs, &owner)?;
+    if let Some(other) = connstr::serving(&cluster, MAIN).filter(|endpoint| endpoint.name != MAIN) {
+        // A start of endpoint main would take the branch from it.
+        progress::line(&format!("endpoint {} runs on branch main: left alone", other.name));
+        println!("{}", connstr::of(&cluster, other));
+        return Ok(cluster);
+    }
     let main = cluster.endpoint(MAIN)?.clone();
     let was_up = State::read(&Paths::of(&cluster, &main))?.is_some_and(|state| state.is_up());
     let state = endpoint::start(&cluster, &main, programs, signals)?;

@@ -21,8 +21,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use zerocopy::little_endian::U64;
 
-/// How long one attempt may take; the supervisor makes the next.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long an attempt may go without a quorum of votes; the supervisor makes the next.
+const VOTES: Duration = Duration::from_secs(2);
+/// How long a quorum may go without bringing the log of the slower ones further.
+const RECOVERY: Duration = Duration::from_secs(15);
 /// How long a safekeeper may take to connect, or to answer a hello.
 const CONNECT: Duration = Duration::from_secs(1);
 /// Pause before an unreachable safekeeper is tried again.
@@ -85,6 +87,8 @@ pub fn elect(
         proposer: Proposer::launch(config),
         peers,
         began: Instant::now(),
+        moved: Instant::now(),
+        reached: 0,
         writers: peers.iter().map(|_| None).collect(),
         reasons: peers.iter().map(|_| "no answer yet".to_string()).collect(),
     };
@@ -117,7 +121,7 @@ fn converse(member: usize, peer: &Peer, identity: Identity, events: &SyncSender<
     let (header, payload) = client.expect(Kind::Greeting, "Greeting")?;
     let greeting = VoteReply::decode(&payload).map_err(|error| peer.wire(error))?;
     // A safekeeper that recovers WAL from its peers answers when it is done.
-    client.set_read_timeout(ATTEMPT)?;
+    client.set_read_timeout(RECOVERY)?;
     let connected = Event::Connected { member, writer: client.writer()?, node: client.node, term: header.term, greeting };
     if events.send(connected).is_err() {
         return Ok(());
@@ -135,6 +139,9 @@ struct Election<'a> {
     peers: &'a [Peer],
     quorum: usize,
     began: Instant,
+    /// When the election last came further, and how far the safekeepers' logs were then, in sum.
+    moved: Instant,
+    reached: u64,
     writers: Vec<Option<TcpStream>>,
     /// Why each safekeeper does not help, empty if it does.
     reasons: Vec<String>,
@@ -179,9 +186,19 @@ impl Election<'_> {
                 let history = history.clone();
                 return Ok(Won { term: record.won, start_lsn, history });
             }
-            if self.began.elapsed() > ATTEMPT {
+            let patience = if self.proposer.leading().is_some() { RECOVERY } else { VOTES };
+            self.note_progress();
+            if self.moved.elapsed() > patience {
                 return Err(self.no_quorum(branch));
             }
+        }
+    }
+
+    fn note_progress(&mut self) {
+        let reached = (0..self.peers.len()).map(|member| self.proposer.flush_lsn(member).0).fold(0, u64::saturating_add);
+        if reached > self.reached {
+            self.reached = reached;
+            self.moved = Instant::now();
         }
     }
 

@@ -3,7 +3,7 @@
 use super::paths::{DataDir, Paths};
 use crate::cluster::{Cluster, Endpoint};
 use crate::error::{AtPath, Error, Result};
-use crate::files;
+use crate::files::{self, Lasting};
 use crate::programs::Programs;
 use crate::sys;
 use crate::user::Owner;
@@ -89,7 +89,7 @@ pub fn keep_auto_conf(data_dir: &Path, paths: &Paths) -> Result<()> {
     if fs::read(paths.auto_conf()).is_ok_and(|kept| kept == text) {
         return Ok(());
     }
-    files::replace(&paths.auto_conf(), &text)
+    files::replace(&paths.auto_conf(), &text, Lasting::Durable)
 }
 
 /// Puts the extension where Postgres's user can read it, whatever directory it was built in.

@@ -2,7 +2,7 @@
 
 use super::paths::Paths;
 use crate::error::{AtPath, Result};
-use crate::files;
+use crate::files::{self, Lasting};
 use crate::process::Process;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -40,7 +40,7 @@ impl State {
     }
 
     pub fn write(&self, paths: &Paths) -> Result<()> {
-        files::write_json(&paths.state, self)
+        files::write_json(&paths.state, self, Lasting::ThisBoot)
     }
 
     /// Accepts connections, as far as the last word and the process table say.

@@ -139,8 +139,9 @@ impl Supervisor {
         let elected = began.elapsed();
         log::line("INFO", &format!("won term {} of branch '{}': WAL ends at {}", won.term, self.branch.name, won.start_lsn));
         self.state.term = won.term.0;
-        self.remove_old_data_dirs()?;
-        let data_dir = self.make_data_dir(&won)?;
+        let data_dir = self.paths.data_dir(won.term, &self.owner);
+        self.remove_other_data_dirs(&data_dir);
+        self.fill_data_dir(&won, &data_dir)?;
         self.state.data_dir = Some(data_dir.path.clone());
         let backed_up = began.elapsed();
         port::check_free(self.cluster.endpoint_address(&self.endpoint).port(), &format!("endpoint '{}'", self.endpoint.name))?;
@@ -181,38 +182,39 @@ impl Supervisor {
         }
     }
 
-    fn make_data_dir(&mut self, won: &Won) -> Result<DataDir> {
-        DirBuilder::new().recursive(true).mode(0o755).create(&self.paths.dir).at("create directory", &self.paths.dir)?;
-        let data_dir = self.paths.data_dir(won.term, &self.owner);
+    /// Tries until the directory is whole, saying what is missing.
+    fn fill_data_dir(&mut self, won: &Won, data_dir: &DataDir) -> Result<()> {
         let mut attempts = 0;
-        let received = loop {
-            files::remove_if_there(&data_dir.path)?;
-            basebackup::create_tree(&data_dir)?;
-            let pageserver = self.cluster.pageserver();
-            match basebackup::fetch(&pageserver, self.identity(), won.term, won.start_lsn, &data_dir) {
-                Ok(received) => break received,
-                Err(Error::Remote { source, .. }) if source.code == ErrorCode::Fenced => {
-                    return Err(Error::Fenced(format!("{}: {source}", pageserver.name)));
+        loop {
+            match self.try_fill_data_dir(won, data_dir) {
+                Err(Error::Remote { peer, source }) if source.code == ErrorCode::Fenced => {
+                    return Err(Error::Fenced(format!("{peer}: {source}")));
                 }
-                Err(error @ Error::File { .. }) => return Err(error),
                 Err(error) => self.wait_out(&error, &mut attempts)?,
+                Ok(()) => return Ok(()),
             }
-        };
-        let prefix_from = won.start_lsn.segment_start();
-        let prefix = wal::read(&self.cluster.safekeepers(), self.identity(), won.term, prefix_from, won.start_lsn)?;
-        control::write(&data_dir, &received, won.start_lsn, self.branch.system_id, &prefix)?;
-        postgres::write_configuration(&data_dir, &self.paths)?;
+        }
+    }
+
+    fn try_fill_data_dir(&self, won: &Won, data_dir: &DataDir) -> Result<()> {
+        let (lsn, system_id) = (won.start_lsn, self.branch.system_id);
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.paths.dir).at("create directory", &self.paths.dir)?;
+        files::remove_if_there(&data_dir.path)?;
+        basebackup::create_tree(data_dir)?;
+        let received = basebackup::fetch(&self.cluster.pageserver(), self.identity(), won.term, lsn, data_dir)?;
+        let prefix = wal::read(&self.cluster.safekeepers(), self.identity(), won.term, lsn.segment_start(), lsn)?;
+        control::write(data_dir, &received, lsn, system_id, &prefix)?;
+        postgres::write_configuration(data_dir, &self.paths)?;
         postgres::install_library(&self.paths, &self.programs)?;
         let ticket = Ticket {
             term: won.term,
-            start_lsn: won.start_lsn,
+            start_lsn: lsn,
             tenant: self.cluster.settings.tenant,
             timeline: self.branch.id,
-            system_id: self.branch.system_id,
+            system_id,
             history: won.history.clone(),
         };
-        ticket.write(&data_dir.path, &self.owner)?;
-        Ok(data_dir)
+        ticket.write(&data_dir.path, &self.owner)
     }
 
     /// Waits for the end of Postgres. `on_ready` is told when it accepts connections.
@@ -268,17 +270,19 @@ impl Supervisor {
         }
     }
 
-    /// The postmasters of all of them have ended.
-    fn remove_old_data_dirs(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(&self.paths.dir) else { return Ok(()) };
-        let old = entries.flatten().map(|entry| entry.path()).filter(|path| self.paths.is_data_dir(path));
-        old.for_each(|path| {
-            // Backends of a killed postmaster may still write there: what is left goes with the next start.
-            if let Err(error) = files::remove_if_there(&path) {
-                log::line("WARN", &error.to_string());
+    /// Removes what earlier starts left: their postmasters have ended. It takes its time with a full cache, so nobody waits.
+    fn remove_other_data_dirs(&self, ours: &DataDir) {
+        let Ok(entries) = fs::read_dir(&self.paths.dir) else { return };
+        let paths = entries.flatten().map(|entry| entry.path());
+        let old: Vec<_> = paths.filter(|path| self.paths.is_data_dir(path) && *path != ours.path).collect();
+        std::thread::spawn(move || {
+            for path in old {
+                // Backends of a killed postmaster may still write there: what is left goes with the next start.
+                if let Err(error) = files::remove_if_there(&path) {
+                    log::line("WARN", &error.to_string());
+                }
             }
         });
-        Ok(())
     }
 
     /// Logs why an attempt failed, tells the waiting command, and pauses before the next.

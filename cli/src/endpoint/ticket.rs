@@ -2,7 +2,6 @@
 //! It takes the file away when the postmaster starts, so that no directory starts twice.
 
 use crate::error::{AtPath, Result};
-use crate::files;
 use crate::user::Owner;
 use ironpage_layout::wire::append::TermHistory;
 use ironpage_layout::{Lsn, TenantId, Term, TimelineId};
@@ -37,12 +36,11 @@ impl Ticket {
         )
     }
 
-    /// Durable when this returns.
+    /// Need not be durable: the directory of a machine that crashed is never started again.
     pub fn write(&self, data_dir: &Path, owner: &Owner) -> Result<()> {
         let path = data_dir.join(FILE);
         let mut file = owner.create_file(&path)?;
-        file.write_all(self.text().as_bytes()).and_then(|()| file.sync_all()).at("write", &path)?;
-        files::sync_parent(&path)
+        file.write_all(self.text().as_bytes()).at("write", &path)
     }
 }
 
