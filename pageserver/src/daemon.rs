@@ -54,6 +54,8 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT. Nothing needs to be flushed then: what is not in layer files is read
 /// again from the safekeepers.
+// What comes before the core blocks: there is no ring yet to go through.
+#[allow(clippy::disallowed_methods)]
 pub fn run(config: Config) -> Result<(), Error> {
     let lock = DirLock::acquire(&config.dir)?;
     if !config.postgres.is_file() {

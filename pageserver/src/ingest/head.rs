@@ -135,6 +135,11 @@ impl Head {
         self.relations.blocks(rel, fork)
     }
 
+    /// When a fork was cut; `None` if it does not exist.
+    pub fn relation_cuts(&self, rel: RelTag, fork: Fork) -> Option<&RelCuts> {
+        self.relations.cuts(rel, fork)
+    }
+
     /// All forks of all relations and their sizes, in no order.
     pub fn relation_forks(&self) -> impl Iterator<Item = (RelTag, Fork, u32)> {
         self.relations.iter()

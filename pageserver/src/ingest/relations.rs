@@ -26,6 +26,11 @@ impl Relations {
         self.forks.get(&(rel, fork)).map(|state| state.blocks)
     }
 
+    /// When a fork was cut; `None` if it does not exist.
+    pub fn cuts(&self, rel: RelTag, fork: Fork) -> Option<&RelCuts> {
+        self.forks.get(&(rel, fork)).map(|state| &state.cuts)
+    }
+
     /// All forks and their sizes, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (RelTag, Fork, u32)> {
         self.forks.iter().map(|((rel, fork), state)| (*rel, *fork, state.blocks))

@@ -10,7 +10,7 @@ pub use error::ReconstructError;
 
 use crate::ingest::apply_delta;
 use crate::store::Store;
-use crate::worker::{Page, PageTag, Worker};
+use crate::worker::{Page, Worker};
 use chain::{Base, Chain, Step};
 use ironpage_layout::rel::PAGE_SIZE;
 use ironpage_layout::value::RelCuts;
@@ -19,52 +19,65 @@ use ironpage_layout::{BlockNumber, Fork, Key, KeyKind, Lsn, RelTag, Value};
 /// A chain of more deltas than this is cut short: its page goes back into the store.
 const CHAIN_LENGTH_MAX: usize = 32;
 
-/// Blocks the fork has at `lsn`; `None` if it does not exist then.
-pub async fn relation_blocks(store: &Store, rel: RelTag, fork: Fork, lsn: Lsn) -> Result<Option<u32>, ReconstructError> {
-    let key = Key::rel_size(rel, fork);
+/// A fork at an LSN: what must be known of it before its pages can be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForkState {
+    pub rel: RelTag,
+    pub fork: Fork,
+    pub lsn: Lsn,
+    /// Blocks it has; 0 if it does not exist.
+    pub blocks: u32,
+    /// When it was cut: what lies before is of a former life.
+    pub cuts: RelCuts,
+}
+
+impl ForkState {
+    /// The fork at `lsn`, from the store.
+    pub async fn read(store: &Store, rel: RelTag, fork: Fork, lsn: Lsn) -> Result<ForkState, ReconstructError> {
+        let mut state = ForkState { rel, fork, lsn, blocks: 0, cuts: RelCuts::default() };
+        if let Some(size) = newest_blob(store, Key::rel_size(rel, fork), lsn).await? {
+            let blocks = <[u8; 4]>::try_from(&size[..]);
+            state.blocks = u32::from_le_bytes(blocks.map_err(|_| ReconstructError::Corrupt {
+                key: Key::rel_size(rel, fork),
+                lsn,
+                why: "it is not 4 bytes long",
+            })?);
+            let cuts = newest_blob(store, Key::rel_cuts(rel, fork), lsn).await?.unwrap_or_default();
+            state.cuts = RelCuts::decode(&cuts).ok_or(ReconstructError::Corrupt {
+                key: Key::rel_cuts(rel, fork),
+                lsn,
+                why: "its entries do not grow",
+            })?;
+        }
+        Ok(state)
+    }
+}
+
+/// The newest blob of `key` at `lsn`; `None` if there is none, or it is gone.
+async fn newest_blob(store: &Store, key: Key, lsn: Lsn) -> Result<Option<Vec<u8>>, ReconstructError> {
     let versions = store.values(key, lsn, Lsn::INVALID).await?;
     let Some(version) = versions.first() else { return Ok(None) };
-    let corrupt = |why| ReconstructError::Corrupt { key, lsn: version.lsn, why };
     match Value::decode(&version.bytes).map_err(|error| ReconstructError::value(key, version.lsn, error))? {
         Value::Tombstone => Ok(None),
-        Value::Blob(bytes) => {
-            let blocks = <[u8; 4]>::try_from(&bytes[..]).map_err(|_| corrupt("it is not 4 bytes long"))?;
-            Ok(Some(u32::from_le_bytes(blocks)))
-        }
-        _ => Err(corrupt("it is neither a size nor a tombstone")),
+        Value::Blob(bytes) => Ok(Some(bytes.into_owned())),
+        _ => Err(ReconstructError::Corrupt { key, lsn: version.lsn, why: "it is neither a blob nor a tombstone" }),
     }
 }
 
-/// Up to this LSN the block was part of a former life, before the fork was cut.
-pub async fn cut_of(store: &Store, rel: RelTag, fork: Fork, block: BlockNumber, lsn: Lsn) -> Result<Lsn, ReconstructError> {
-    let key = Key::rel_cuts(rel, fork);
-    let versions = store.values(key, lsn, Lsn::INVALID).await?;
-    let Some(version) = versions.first() else { return Ok(Lsn::INVALID) };
-    match Value::decode(&version.bytes).map_err(|error| ReconstructError::value(key, version.lsn, error))? {
-        Value::Tombstone => Ok(Lsn::INVALID),
-        Value::Blob(bytes) => match RelCuts::decode(&bytes) {
-            Some(cuts) => Ok(cuts.cut_of(block.0)),
-            None => Err(ReconstructError::Corrupt { key, lsn: version.lsn, why: "its entries do not grow" }),
-        },
-        _ => Err(ReconstructError::Corrupt { key, lsn: version.lsn, why: "it is neither a list of cuts nor a tombstone" }),
-    }
-}
-
-/// A block of a fork that has `blocks` blocks at `lsn`. Zeros at and beyond that size, and where nothing
-/// was written since the fork was created or last cut.
+/// A block of a fork. Zeros at and beyond its size, and where nothing was written since the fork was created
+/// or last cut.
 pub async fn relation_page(
     store: &Store,
     worker: &Worker,
-    page: PageTag,
-    blocks: u32,
-    lsn: Lsn,
+    fork: &ForkState,
+    block: BlockNumber,
 ) -> Result<Page, ReconstructError> {
-    if page.block.0 >= blocks {
+    if block.0 >= fork.blocks {
         return Ok(Box::new([0; PAGE_SIZE]));
     }
-    let floor = cut_of(store, page.rel, page.fork, page.block, lsn).await?;
-    let key = Key::page(page.rel, page.fork, page.block);
-    state_at(store, worker, key, lsn, floor).await.map(|page| page.unwrap_or_else(|| Box::new([0; PAGE_SIZE])))
+    let key = Key::page(fork.rel, fork.fork, block);
+    let page = state_at(store, worker, key, fork.lsn, fork.cuts.cut_of(block.0)).await?;
+    Ok(page.unwrap_or_else(|| Box::new([0; PAGE_SIZE])))
 }
 
 /// A page of an SLRU; `None` if it does not exist at `lsn`.

@@ -4,10 +4,15 @@ use super::error::Failure;
 use super::{Service, basebackup, import};
 use ironpage_daemon::frames::{Accepted, FrameError};
 use ironpage_daemon::warn;
+use ironpage_io::time::timeout;
 use ironpage_layout::Term;
 use ironpage_layout::wire::Kind;
 use ironpage_layout::wire::admin::{Status, TimelineCreate};
 use ironpage_layout::wire::basebackup::BaseBackup;
+use std::time::Duration;
+
+/// How long the rest of a refused import is read past.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Why a request got no answer but an error.
 pub enum Refused {
@@ -69,6 +74,9 @@ pub async fn serve(service: &Service, accepted: Accepted) -> Result<(), FrameErr
         warn!("{}: {}", writer.peer(), failure.message());
         writer.send_error(id, failure.term.unwrap_or(Term(0)), &failure.remote()).await?;
         if !goes_on {
+            // The other side may be in the midst of sending: a socket closed over bytes nobody read is reset, and
+            // the reset overtakes the error.
+            let _ = timeout(DRAIN_MAX, async { while reader.next().await.is_ok() {} }).await;
             return Ok(());
         }
     }

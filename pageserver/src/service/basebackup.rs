@@ -111,8 +111,9 @@ impl Sender<'_> {
             self.send(|out| Item::SlruPages { slru, page: first.block, pages: &pages }.encode(out)).await
         } else {
             let fork = Fork::from_number(first.fork).ok_or(corrupt("no such fork"))?;
+            let state = timeline.fork(first.rel(), fork, lsn).await.map_err(failed)?;
             for key in run {
-                let page = timeline.page(key.rel(), fork, BlockNumber(key.block), u32::MAX, lsn).await.map_err(failed)?;
+                let page = timeline.page(&state, BlockNumber(key.block)).await.map_err(failed)?;
                 pages.extend_from_slice(&page[..]);
             }
             let (rel, block) = (first.rel(), BlockNumber(first.block));

@@ -150,17 +150,16 @@ impl Service {
         let last = timeline.wait_for(wanted.not_modified_since, wanted.wait).await?;
         // Beyond the last record the asker vouches that nothing changed.
         let lsn = wanted.lsn.unwrap_or(last).min(last);
-        let blocks = timeline.relation_blocks(wanted.rel, wanted.fork, lsn).await?;
+        let fork = Rc::new(timeline.fork(wanted.rel, wanted.fork, lsn).await?);
         let mut pages = Vec::with_capacity(wanted.count as usize * PAGE_SIZE);
         if wanted.count == 1 {
-            let page = timeline.page(wanted.rel, wanted.fork, BlockNumber(wanted.first), blocks, lsn).await?;
-            pages.extend_from_slice(&page[..]);
+            pages.extend_from_slice(&timeline.page(&fork, BlockNumber(wanted.first)).await?[..]);
         } else {
             // At once, so that their reads overlap and the redo worker's pipe is kept busy.
             let reads: Vec<_> = (wanted.first..wanted.first + wanted.count)
                 .map(|block| {
-                    let (timeline, rel, fork) = (timeline.clone(), wanted.rel, wanted.fork);
-                    ironpage_io::spawn(async move { timeline.page(rel, fork, BlockNumber(block), blocks, lsn).await })
+                    let (timeline, fork) = (timeline.clone(), fork.clone());
+                    ironpage_io::spawn(async move { timeline.page(&fork, BlockNumber(block)).await })
                 })
                 .collect();
             for read in reads {
@@ -173,7 +172,7 @@ impl Service {
         counters.pages_served.set(counters.pages_served.get() + u64::from(wanted.count));
         let head = Pages {
             lsn: lsn.0.into(),
-            relation_blocks: blocks.into(),
+            relation_blocks: fork.blocks.into(),
             count: wanted.count.into(),
             slow_down: 0.into(),
             reserved: 0.into(),

@@ -9,9 +9,9 @@ pub use import::Import;
 pub use registry::{Timelines, TimelinesConfig};
 
 use crate::ingest::{CopyDatabase, Head, IngestAction};
-use crate::reconstruct::{self, ReconstructError};
+use crate::reconstruct::{self, ForkState, ReconstructError};
 use crate::store::{Store, TimelineRecord};
-use crate::worker::{Page, PageTag, Worker};
+use crate::worker::{Page, Worker};
 use ironpage_daemon::{error, info};
 use ironpage_io::sync::Notify;
 use ironpage_io::time::{now, timeout};
@@ -202,9 +202,9 @@ impl Timeline {
     async fn copy_database(&self, copy: &CopyDatabase, end: Lsn) -> Result<(), IngestStop> {
         let before = self.store.last_record_lsn();
         for &(from, to, fork, blocks) in &copy.forks {
+            let source = ForkState::read(&self.store, from, fork, before).await?;
             for block in (0..blocks).map(BlockNumber) {
-                let tag = PageTag { rel: from, fork, block };
-                let page = reconstruct::relation_page(&self.store, &self.worker, tag, blocks, before).await?;
+                let page = self.page(&source, block).await?;
                 let zeros = page.iter().all(|byte| *byte == 0);
                 let value = if zeros { Value::ZeroPage } else { Value::Image(Cow::Borrowed(&page[..])) };
                 self.store.put(Key::page(to, fork, block), end, &value);
@@ -239,27 +239,32 @@ impl Timeline {
         })
     }
 
-    /// Blocks of a fork at `lsn`, 0 if it does not exist then.
-    pub async fn relation_blocks(&self, rel: RelTag, fork: Fork, lsn: Lsn) -> Result<u32, ReconstructError> {
-        // What the primary asks for, nearly always: the newest state.
-        let head = self.head.borrow();
-        if lsn == self.store.last_record_lsn() && lsn == head.last_record_lsn() && self.stopped.borrow().is_none() {
-            return Ok(head.relation_blocks(rel, fork).unwrap_or_default());
+    /// A fork at `lsn`, which [`Timeline::page`] reads from.
+    pub async fn fork(&self, rel: RelTag, fork: Fork, lsn: Lsn) -> Result<ForkState, ReconstructError> {
+        // What the primary asks for, nearly always: the newest state, which needs no read.
+        if let Some(state) = self.newest_fork(rel, fork, lsn) {
+            return Ok(state);
         }
-        drop(head);
-        reconstruct::relation_blocks(&self.store, rel, fork, lsn).await.map(Option::unwrap_or_default)
+        ForkState::read(&self.store, rel, fork, lsn).await
     }
 
-    /// A block of a fork that has `blocks` blocks at `lsn`; zeros at and beyond that.
-    pub async fn page(
-        &self,
-        rel: RelTag,
-        fork: Fork,
-        block: BlockNumber,
-        blocks: u32,
-        lsn: Lsn,
-    ) -> Result<Page, ReconstructError> {
-        reconstruct::relation_page(&self.store, &self.worker, PageTag { rel, fork, block }, blocks, lsn).await
+    /// The fork as the head knows it, if `lsn` is the head's.
+    fn newest_fork(&self, rel: RelTag, fork: Fork, lsn: Lsn) -> Option<ForkState> {
+        let head = self.head.borrow();
+        // A head in the middle of a record, or after a failed one, is of no LSN.
+        let is_whole = self.store.last_record_lsn() == head.last_record_lsn() && self.stopped.borrow().is_none();
+        (is_whole && lsn == head.last_record_lsn()).then(|| ForkState {
+            rel,
+            fork,
+            lsn,
+            blocks: head.relation_blocks(rel, fork).unwrap_or_default(),
+            cuts: head.relation_cuts(rel, fork).cloned().unwrap_or_default(),
+        })
+    }
+
+    /// A block of a fork; zeros at and beyond its size.
+    pub async fn page(&self, fork: &ForkState, block: BlockNumber) -> Result<Page, ReconstructError> {
+        reconstruct::relation_page(&self.store, &self.worker, fork, block).await
     }
 
     /// A page of an SLRU; `None` if it does not exist at `lsn`.

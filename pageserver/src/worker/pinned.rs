@@ -3,6 +3,9 @@
 //! A package upgrade replaces the installed binary while the pageserver runs; a worker that is restarted
 //! then must still be the one it was. So both files are copied at start, named by their build ids.
 
+// Done before a core runs: there is no ring yet to go through.
+#![allow(clippy::disallowed_methods)]
+
 use super::WorkerError;
 use std::ffi::OsString;
 use std::fs;
@@ -32,10 +35,24 @@ impl std::fmt::Display for Program {
     }
 }
 
-/// Copies `postgres` and `library` into `dir`, unless they are there already. Blocking: for the start only.
+/// Copies `postgres` and `library` into `dir`, unless they are there already. The directory is theirs alone.
+/// Blocking: for the start only.
 pub fn pin(postgres: &Path, library: &Path, dir: &Path) -> Result<Program, WorkerError> {
     fs::create_dir_all(dir).map_err(|error| failed("create", dir, &error))?;
-    Ok(Program { postgres: copy(postgres, "postgres", dir)?, library: copy(library, "redo.so", dir)? })
+    let program = Program { postgres: copy(postgres, "postgres", dir)?, library: copy(library, "redo.so", dir)? };
+    remove_others(dir, &program).map_err(|error| failed("clean up", dir, &error))?;
+    Ok(program)
+}
+
+/// Removes the copies of earlier versions: each is several megabytes.
+fn remove_others(dir: &Path, program: &Program) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path != program.postgres && path != program.library {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> WorkerError {

@@ -1,5 +1,7 @@
 //! Against the real thing: the installed postgres with redo.so, built on demand.
 
+#![allow(clippy::disallowed_methods)]
+
 use super::*;
 use ironpage_layout::postgres::wal::build::{RecordHead, encode_record};
 use ironpage_layout::{BlockNumber, Fork, Lsn, RelTag};

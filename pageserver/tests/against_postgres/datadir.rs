@@ -115,10 +115,8 @@ impl DataDir {
 
     pub fn rel_maps(&self) -> Vec<(u32, u32, Vec<u8>)> {
         let maps = self.directories().into_iter();
-        maps.filter_map(|(tablespace, database, dir)| {
-            Some((tablespace, database, fs::read(dir.join("pg_filenode.map")).ok()?))
-        })
-        .collect()
+        maps.filter_map(|(tablespace, database, dir)| Some((tablespace, database, fs::read(dir.join("pg_filenode.map")).ok()?)))
+            .collect()
     }
 
     pub fn slru(&self, slru: SlruKind) -> BTreeMap<u32, Vec<u8>> {

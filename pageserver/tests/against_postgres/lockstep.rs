@@ -4,20 +4,16 @@
 //! with a flush, a restart that re-ingests, and reads on the way. Beside it a cold copy of the initial state
 //! recovers from the same WAL. Then every block of every relation and SLRU is compared, bit for bit.
 
-#![allow(clippy::disallowed_methods)]
-
-mod datadir;
-mod oracle;
-mod scratch;
-
-use datadir::DataDir;
+use crate::datadir::DataDir;
+use crate::scratch::{Scratch, worker};
+use crate::wal::Wal;
+use crate::{oracle, workload};
 use ironpage_layout::key::SlruKind;
-use ironpage_layout::postgres::wal::{Next, Verify, WalStream};
 use ironpage_layout::{BlockNumber, Fork, Key, Lsn, RelTag, TenantId, TimelineId, Value};
+use ironpage_pageserver::reconstruct::ForkState;
 use ironpage_pageserver::store::{StoreConfig, TimelineRecord};
 use ironpage_pageserver::timeline::{Timeline, Timelines, TimelinesConfig};
-use ironpage_pageserver::worker::{Worker, WorkerConfig, pin};
-use scratch::Scratch;
+use ironpage_pageserver::worker::Worker;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
@@ -27,8 +23,8 @@ const CHUNK: usize = 100_003;
 
 #[test]
 fn pages_are_those_of_recovery() {
-    let scratch = Scratch::new("lockstep");
-    let wal = Wal::read(&scratch);
+    let scratch = Scratch::new("lockstep", workload::everything);
+    let wal = Wal::of(&scratch);
     let oracle = oracle::recover(&scratch, wal.last_record);
     let dir = scratch.dir.join("pageserver");
     let outcome = ironpage_io::run(ironpage_io::Config::default(), || async {
@@ -53,47 +49,10 @@ fn pages_are_those_of_recovery() {
     assert_eq!((counters.failures, counters.starts), (0, 1));
 }
 
-fn worker(dir: &Path) -> Worker {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("redo-worker");
-    scratch::run(std::process::Command::new("make").arg("-s").arg("-C").arg(&source));
-    let program = pin(&scratch::bindir().join("postgres"), &source.join("redo.so"), &dir.join("redo-worker")).unwrap();
-    Worker::new(WorkerConfig::new(program))
-}
-
 fn config(dir: &Path) -> TimelinesConfig {
     // Small, so that most of the WAL is in layer files in the end.
     let store = StoreConfig { memory_bytes_max: 12 << 20, ..StoreConfig::default() };
     TimelinesConfig { dir: dir.to_path_buf(), store }
-}
-
-/// The WAL of the workload.
-struct Wal {
-    start: Lsn,
-    /// Start of the record that ends at `start`.
-    prev: Lsn,
-    end: Lsn,
-    /// Start of the record that ends at `end`, the shutdown checkpoint.
-    last_record: Lsn,
-    /// From `start` to `end`.
-    bytes: Vec<u8>,
-}
-
-impl Wal {
-    fn read(scratch: &Scratch) -> Wal {
-        let prev = scratch.initial.checkpoint();
-        let mut stream = WalStream::new(prev, Verify::Crc).with_system_id(scratch.primary.control().system_id.get());
-        let from = stream.position();
-        stream.feed(from, &scratch.primary.wal(from)).unwrap();
-        let mut ends = Vec::new();
-        while let Ok(Next::Record(record)) = stream.next_record() {
-            ends.push((record.start, record.end));
-        }
-        let (start, &(last_record, end)) = (ends[0].1, ends.last().unwrap());
-        assert_eq!(last_record, scratch.primary.checkpoint(), "the WAL is read up to the shutdown checkpoint");
-        let bytes = scratch.primary.wal(start)[..end.since(start) as usize].to_vec();
-        eprintln!("{} records, {} MiB of WAL", ends.len(), bytes.len() >> 20);
-        Wal { start, prev, end, last_record, bytes }
-    }
 }
 
 /// Imports the initial state, and ingests most of the WAL.
@@ -104,7 +63,7 @@ async fn ingest(dir: &Path, worker: &Worker, scratch: &Scratch, wal: &Wal) {
         tenant: TenantId([1; 16]),
         timeline: TimelineId([2; 16]),
         name: "main".into(),
-        system_id: scratch.initial.control().system_id.get(),
+        system_id: wal.system_id,
         postgres_version: 150_000,
         start_lsn: wal.start,
         prev_record_lsn: wal.prev,
@@ -141,7 +100,8 @@ async fn feed(timeline: &Rc<Timeline>, wal: &Wal, to: Lsn) {
         for step in 0..20 {
             let (rel, fork, blocks) = forks[(reads * 37 + step * 101) as usize % forks.len()];
             let block = BlockNumber((reads * 13 + step) % blocks);
-            timeline.page(rel, fork, block, blocks, lsn).await.unwrap();
+            let state = timeline.fork(rel, fork, lsn).await.unwrap();
+            timeline.page(&state, block).await.unwrap();
         }
     }
 }
@@ -181,10 +141,13 @@ async fn compare(timeline: &Rc<Timeline>, oracle: &DataDir) -> Compared {
             compared.differences.push(format!("{rel} {fork:?}: {blocks} blocks instead of {}", theirs.len() / 8192));
             continue;
         }
+        let state = Rc::new(timeline.fork(rel, fork, lsn).await.unwrap());
+        let stored = ForkState::read(timeline.store(), rel, fork, lsn).await.unwrap();
+        assert_eq!(*state, stored, "the head and the store agree");
         let reads: Vec<_> = (0..blocks)
             .map(|block| {
-                let timeline = timeline.clone();
-                ironpage_io::spawn(async move { timeline.page(rel, fork, BlockNumber(block), blocks, lsn).await })
+                let (timeline, state) = (timeline.clone(), state.clone());
+                ironpage_io::spawn(async move { timeline.page(&state, BlockNumber(block)).await })
             })
             .collect();
         for (block, (read, page)) in reads.into_iter().zip(theirs.chunks_exact(8192)).enumerate() {

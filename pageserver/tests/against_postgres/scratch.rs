@@ -1,6 +1,7 @@
 //! A stock cluster that runs the workload, and its state before.
 
 use crate::datadir::DataDir;
+use ironpage_pageserver::worker::{Worker, WorkerConfig, pin};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,61 +32,59 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    pub fn new(name: &str) -> Scratch {
+    pub fn new(name: &str, workload: impl FnOnce(&Scratch)) -> Scratch {
         let dir = std::env::temp_dir().join(format!("ironpage-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         if let Some((uid, gid)) = unprivileged() {
             std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
         }
         let (initial, primary) = (dir.join("initial"), dir.join("primary"));
-        run(program("initdb").arg("-D").arg(&initial).args(["-U", "postgres", "--no-sync", "-A", "trust", "--locale=C", "-E", "UTF8"]));
+        run(program("initdb").arg("-D").arg(&initial).args([
+            "-U",
+            "postgres",
+            "--no-sync",
+            "-A",
+            "trust",
+            "--locale=C",
+            "-E",
+            "UTF8",
+        ]));
         let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", dir.display());
         fs::write(initial.join("postgresql.auto.conf"), settings).unwrap();
         copy(&initial, &primary);
         let scratch = Scratch { dir, initial: DataDir(initial), primary: DataDir(primary) };
-        scratch.workload();
+        scratch.serve(workload);
         scratch
     }
 
-    fn workload(&self) {
+    /// Runs the server while `workload` works on it.
+    fn serve(&self, workload: impl FnOnce(&Scratch)) {
         let log = self.dir.join("primary.log");
         let control = |action: &str| {
             let mut command = program("pg_ctl");
-            command.arg("-D").arg(&self.primary.0).arg("-l").arg(&log).args(["-w", "-t", "60", action]);
+            command.arg("-D").arg(&self.primary.0).arg("-l").arg(&log).args(["-s", "-w", "-t", "60", action]);
             command
         };
         run(&mut control("start"));
         let stop = StopOnDrop(control("stop"));
-        self.sql("postgres", &include_str!("workload.sql").replace("@DIR@", &self.dir.display().to_string()));
-        self.sql("postgres", "CREATE DATABASE copied STRATEGY file_copy TEMPLATE template1");
-        self.sql("postgres", "CREATE DATABASE logged STRATEGY wal_log");
-        self.sql("logged", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS a; CREATE INDEX ON t (a)");
-        self.sql("copied", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS a; CREATE INDEX ON t (a)");
-        self.sql("postgres", "CREATE DATABASE moved");
-        self.sql("postgres", "ALTER DATABASE moved SET TABLESPACE elsewhere");
-        self.sql("postgres", "CREATE DATABASE gone");
-        self.sql("postgres", "DROP DATABASE gone");
-        run(self.client("pgbench").args(["-q", "-i", "-s", "2", "postgres"]));
-        // Rows that several sessions lock at once have multixacts.
-        let shared = self.dir.join("shared.sql");
-        fs::write(&shared, include_str!("shared.sql")).unwrap();
-        run(self.client("pgbench").args(["-n", "-c", "8", "-j", "2", "-t", "150", "-f"]).arg(&shared).arg("postgres"));
-        run(self.client("pgbench").args(["-n", "-c", "4", "-j", "2", "-t", "1500", "postgres"]));
-        self.sql("postgres", include_str!("finish.sql"));
+        workload(self);
         drop(stop);
     }
 
-    fn client(&self, name: &str) -> Command {
+    pub fn client(&self, name: &str) -> Command {
         let mut command = program(name);
         command.env("PGHOST", &self.dir).env("PGUSER", "postgres");
         command
     }
 
-    fn sql(&self, database: &str, sql: &str) {
-        // Statements one by one: VACUUM and CREATE DATABASE run in no transaction.
+    /// Runs a script in psql, its statements one by one: VACUUM and CREATE DATABASE run in no transaction.
+    pub fn sql(&self, database: &str, sql: &str) {
         let script = self.dir.join("script.sql");
         fs::write(&script, sql).unwrap();
-        run(self.client("psql").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", database, "-f"]).arg(&script));
+        run(self
+            .client("psql")
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", database, "-f"])
+            .arg(&script));
     }
 }
 
@@ -104,6 +103,20 @@ impl Drop for StopOnDrop {
         let status = self.0.status();
         assert!(std::thread::panicking() || status.is_ok_and(|status| status.success()), "the server did not stop");
     }
+}
+
+/// Where redo.so is, made if it is not there or old.
+pub fn redo_library() -> PathBuf {
+    static MADE: std::sync::Once = std::sync::Once::new();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("redo-worker");
+    MADE.call_once(|| run(Command::new("make").arg("-s").arg("-C").arg(&source)));
+    source.join("redo.so")
+}
+
+/// A redo worker that runs from below `dir`.
+pub fn worker(dir: &Path) -> Worker {
+    let program = pin(&bindir().join("postgres"), &redo_library(), &dir.join("redo-worker")).unwrap();
+    Worker::new(WorkerConfig::new(program))
 }
 
 pub fn copy(from: &Path, to: &Path) {
