@@ -234,7 +234,11 @@ impl Timeline {
     /// Whether storage work is under way.
     pub fn at_work(&self) -> bool {
         let acceptor = self.acceptor.borrow();
-        acceptor.busy() || self.persisting.get() || self.recovering.get() || self.wal.end() > acceptor.flush_lsn()
+        acceptor.busy()
+            || self.persisting.get()
+            || self.recovering.get()
+            || self.wal.is_preparing()
+            || self.wal.end() > acceptor.flush_lsn()
     }
 
     /// Returns once no storage work is under way, or none will end.

@@ -1,5 +1,8 @@
 //! Kills, torn tails, lost votes: what was acknowledged is there after a restart, and nothing else is.
 
+// The tests are no daemon: std's calls are right here.
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use common::client::Client;

@@ -1,5 +1,8 @@
 //! Three safekeepers: one that lags pulls from the others what its leader does not have.
 
+// The tests are no daemon: std's calls are right here.
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use common::client::Client;

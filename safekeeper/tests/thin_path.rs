@@ -1,5 +1,8 @@
 //! One safekeeper: create, elect, append, acknowledge, stream out, restart.
 
+// The tests are no daemon: std's calls are right here.
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use common::client::Client;
@@ -140,4 +143,28 @@ fn acknowledgements_are_coalesced_and_heartbeats_answered() {
         proposer.append(1, at, START, &[]);
         assert_eq!(proposer.append_reply().unwrap().1.flush_lsn.get(), at.0);
     }
+}
+
+#[test]
+fn a_reader_hears_of_an_idle_timeline_every_second_also_when_heartbeats_come() {
+    let dir = TestDir::new("keepalive");
+    let daemon = Daemon::start(&dir.0);
+    let mut proposer = elect(&daemon);
+    let mut reader = Client::reader(daemon.address);
+    reader.start_wal(0, START, Lsn(0), 0);
+    reader.receive().unwrap();
+    reader.stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    let mut frames = 0;
+    for beat in 0..200 {
+        proposer.append(1, START, START, &[]);
+        proposer.append_reply().unwrap();
+        if reader.try_receive().is_ok() {
+            frames += 1;
+        }
+        if frames == 2 {
+            assert!(beat > 10, "keepalives without a reason");
+            return;
+        }
+    }
+    panic!("{frames} keepalives in 10 s of heartbeats");
 }

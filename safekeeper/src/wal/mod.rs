@@ -28,3 +28,6 @@ fn block_start(offset: u64) -> u64 {
 fn block_end(offset: u64) -> u64 {
     block_start(offset + BLOCK_SIZE - 1)
 }
+
+#[cfg(test)]
+mod tests;

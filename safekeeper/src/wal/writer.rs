@@ -32,7 +32,7 @@ struct State {
     scanner: Scanner,
     /// End of what is on disk for good.
     durable: Lsn,
-    /// WAL from the write under way on, or from `durable` on.
+    /// WAL that the next flush will write.
     pending: Vec<u8>,
     /// What the block in which `durable` lies holds before it.
     tail: Vec<u8>,
@@ -48,6 +48,8 @@ enum Next {
     None,
     Preparing,
     Ready(u64, Rc<File>),
+    /// It could not be made: tried again when it is needed, not before.
+    Failed(u64),
 }
 
 impl Wal {
@@ -232,7 +234,7 @@ impl Wal {
 
     /// The segment prepared ahead, waiting for a preparation under way; `None` if there is none of that number.
     async fn take_prepared(&self, number: u64) -> Option<Rc<File>> {
-        while matches!(*self.next.borrow(), Next::Preparing) {
+        while self.is_preparing() {
             self.prepared.notified().await;
         }
         match self.next.replace(Next::None) {
@@ -241,19 +243,30 @@ impl Wal {
         }
     }
 
+    /// Whether a segment is being made. Two `Wal`s over one directory at such a time would be one too many.
+    pub fn is_preparing(&self) -> bool {
+        matches!(*self.next.borrow(), Next::Preparing)
+    }
+
     fn prepare_next(self: &Rc<Wal>, durable: Lsn) {
-        if durable.segment_offset() < PREPARE_AHEAD_BYTES || !matches!(*self.next.borrow(), Next::None) {
+        let number = durable.segment() + 1;
+        let wanted = match *self.next.borrow() {
+            Next::None => true,
+            Next::Failed(failed) => failed != number,
+            Next::Preparing | Next::Ready(..) => false,
+        };
+        if durable.segment_offset() < PREPARE_AHEAD_BYTES || !wanted {
             return;
         }
         *self.next.borrow_mut() = Next::Preparing;
-        let (wal, number) = (self.clone(), durable.segment() + 1);
+        let wal = self.clone();
         ironpage_io::spawn(async move {
             let next = match segment::create(&wal.dir, number).await {
                 Ok(file) => Next::Ready(number, Rc::new(file)),
                 Err(error) => {
                     // Not yet a failure: the write that needs the segment will try once more, and decide.
                     warn!("timeline {}: the next WAL segment cannot be prepared: {error}", wal.timeline);
-                    Next::None
+                    Next::Failed(number)
                 }
             };
             *wal.next.borrow_mut() = next;

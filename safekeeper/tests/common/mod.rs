@@ -1,7 +1,7 @@
 //! A real safekeeper process, and a client of it over a blocking socket.
 
-// Each test file uses its own part of this. The tests are no daemon: std's calls are right here.
-#![allow(dead_code, clippy::disallowed_methods)]
+// Each test file uses its own part of this.
+#![allow(dead_code)]
 
 pub mod client;
 pub mod wal;
@@ -75,9 +75,15 @@ impl Daemon {
             }
         });
         let mut daemon = Daemon { child, address: ([127, 0, 0, 1], 0).into(), log, seen: Vec::new() };
-        let line = daemon.wait_for_log("listening on ");
-        daemon.address = line.rsplit(' ').next().unwrap().parse().unwrap();
+        daemon.restarted();
         daemon
+    }
+
+    /// Waits until the command, which starts safekeepers one after the other, has its first or next one.
+    pub fn restarted(&mut self) {
+        self.seen.retain(|line| !line.contains("listening on "));
+        let line = self.wait_for_log("listening on ");
+        self.address = line.rsplit(' ').next().unwrap().parse().unwrap();
     }
 
     /// The first line of the log, from the start on, that contains `text`.

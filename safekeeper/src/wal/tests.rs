@@ -1,0 +1,175 @@
+//! The WAL on disk against a model, on the real ring.
+
+use super::reader::Reader;
+use super::segment;
+use super::writer::Wal;
+use crate::control::Properties;
+use ironpage_io::{Config, run, spawn};
+use ironpage_layout::postgres::wal::build::{WalWriter, main_data_payload};
+use ironpage_layout::{Lsn, TenantId, TimelineId};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+const START: Lsn = Lsn(0x00FF_C000);
+
+fn properties() -> Properties {
+    Properties {
+        tenant: TenantId([1; 16]),
+        timeline: TimelineId([2; 16]),
+        system_id: 5,
+        start_lsn: START,
+        prev_record_lsn: Lsn(0x00FF_B000),
+        postgres_version: 150_000,
+        name: "main".into(),
+    }
+}
+
+struct Model {
+    random: u64,
+    /// What leaders wrote, record by record: where each ends, and its start.
+    records: Vec<(Lsn, Lsn)>,
+    bytes: Vec<u8>,
+}
+
+impl Model {
+    fn below(&mut self, end: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % end
+    }
+
+    fn end(&self) -> Lsn {
+        START + self.bytes.len() as u64
+    }
+
+    fn last(&self) -> (Lsn, Lsn) {
+        self.records.last().copied().unwrap_or((START, properties().prev_record_lsn))
+    }
+
+    /// Adds some records.
+    fn grow(&mut self) {
+        let (end, prev) = self.last();
+        let mut writer = WalWriter::new(end, prev, 5);
+        for _ in 0..self.below(20) + 1 {
+            let size = if self.below(4) == 0 { self.below(400_000) } else { self.below(300) } as usize;
+            let filler = self.below(255) as u8;
+            let (start, end) = writer.append(0, 0x20, 0, &main_data_payload(&vec![filler; size]));
+            self.records.push((end, start));
+        }
+        self.bytes.extend_from_slice(writer.bytes());
+    }
+
+    fn cut(&mut self, records: usize) -> Lsn {
+        self.records.truncate(records);
+        let end = self.last().0;
+        self.bytes.truncate(end.since(START) as usize);
+        end
+    }
+}
+
+#[test]
+fn takes_flushes_cuts_and_restarts_keep_what_they_should() {
+    for seed in [1, 2] {
+        let dir = std::env::temp_dir().join(format!("ironpage-wal-{}-{seed}", std::process::id()));
+        run(Config::default(), || model(dir.clone(), seed)).unwrap();
+        run(Config::default(), || async { ironpage_io::fs::remove_dir_all(&dir).await.unwrap() }).unwrap();
+    }
+}
+
+async fn model(dir: PathBuf, seed: u64) {
+    let mut model = Model { random: seed, records: Vec::new(), bytes: Vec::new() };
+    ironpage_io::fs::create_dir_all(&dir).await.unwrap();
+    Wal::create(&dir, START, &[]).await.unwrap();
+    let mut wal = Rc::new(Wal::load(&dir, &properties(), START).await.unwrap());
+    for _ in 0..80 {
+        match model.below(10) {
+            0 => {
+                // A restart, from any record end that may be known as committed.
+                let known = model.below(model.records.len() as u64 + 1) as usize;
+                let commit = if known == 0 { START } else { model.records[known - 1].0 };
+                wal.flush().await.unwrap();
+                assert_eq!(wal.durable(), model.end());
+                while wal.is_preparing() {
+                    ironpage_io::yield_now().await;
+                }
+                wal = Rc::new(Wal::load(&dir, &properties(), commit).await.unwrap());
+                assert_eq!((wal.durable(), wal.record_end()), (model.end(), model.end()));
+            }
+            1 => {
+                wal.flush().await.unwrap();
+                let keep = model.records.len() - model.below(model.records.len() as u64 + 1).min(30) as usize;
+                let to = model.cut(keep);
+                wal.truncate(to).await.unwrap();
+                for number in segment::list(&dir).await.unwrap().into_iter().filter(|number| *number >= to.segment()) {
+                    let from = to.max(Lsn(number << 24));
+                    let rest = Reader::new(&dir).read(from, 1 << 24).await.unwrap();
+                    assert!(rest.iter().all(|byte| *byte == 0), "seed {seed}: something is left behind {to}");
+                }
+            }
+            _ => {
+                // Pieces of any size, more of them while a flush is under way.
+                let from = model.end();
+                model.grow();
+                let new = model.bytes[from.since(START) as usize..].to_vec();
+                let (first, second) = new.split_at(model.below(new.len() as u64 + 1) as usize);
+                take(&wal, first);
+                let flushing = spawn({
+                    let wal = wal.clone();
+                    async move { wal.flush().await.unwrap() }
+                });
+                ironpage_io::yield_now().await;
+                take(&wal, second);
+                let (durable, record_end) = flushing.await.unwrap();
+                assert!(record_end <= durable && durable <= model.end());
+                if model.below(2) == 0 {
+                    assert_eq!(wal.flush().await.unwrap(), (model.end(), model.end()));
+                }
+            }
+        }
+        let durable = wal.durable();
+        let from = START + model.below(durable.since(START) + 1);
+        let mut reader = Reader::new(&dir);
+        let mut at = from;
+        while at < durable {
+            let chunk = reader.read(at, durable.since(at).min(700_000) as usize).await.unwrap();
+            let offset = at.since(START) as usize;
+            assert!(*chunk == model.bytes[offset..offset + chunk.len()], "seed {seed}: other bytes at {at}");
+            if let Some(recent) = wal.recent(at, chunk.len()) {
+                assert!(recent == *chunk);
+            }
+            at = at + chunk.len() as u64;
+        }
+    }
+}
+
+fn take(wal: &Wal, bytes: &[u8]) {
+    let begin = wal.end();
+    // As a proposer that repeats itself: what is known already is passed over.
+    let checked = wal.check(begin, bytes).unwrap();
+    assert_eq!(checked.is_some(), !bytes.is_empty());
+    wal.take(bytes, checked).unwrap();
+}
+
+#[test]
+fn a_missing_segment_below_what_is_committed_is_damage() {
+    let dir = std::env::temp_dir().join(format!("ironpage-wal-gap-{}", std::process::id()));
+    run(Config::default(), || async {
+        ironpage_io::fs::create_dir_all(&dir).await.unwrap();
+        let mut model = Model { random: 4, records: Vec::new(), bytes: Vec::new() };
+        Wal::create(&dir, START, &[]).await.unwrap();
+        let wal = Rc::new(Wal::load(&dir, &properties(), START).await.unwrap());
+        while model.end().segment() < 2 {
+            let from = model.bytes.len();
+            model.grow();
+            take(&wal, &model.bytes[from..]);
+            wal.flush().await.unwrap();
+        }
+        while wal.is_preparing() {
+            ironpage_io::yield_now().await;
+        }
+        ironpage_io::fs::remove_file(segment::path(&dir, 1)).await.unwrap();
+        let error = Wal::load(&dir, &properties(), model.end()).await.err().unwrap().to_string();
+        assert!(error.contains("000000010000000000000001 is missing"), "{error}");
+        ironpage_io::fs::remove_dir_all(&dir).await.unwrap();
+    })
+    .unwrap();
+}
