@@ -13,8 +13,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// First port if `--port-base` says nothing.
-pub const DEFAULT_PORT_BASE: u16 = 54320;
+/// First port if `--port-base` says nothing. Below those the kernel gives to outgoing connections (32768 to 60999 unless
+/// told otherwise), one of which would now and then hold a port that a restarted daemon wants.
+pub const DEFAULT_PORT_BASE: u16 = 25432;
 /// Name of the first branch, and of the endpoint `up` starts on it.
 pub const MAIN: &str = "main";
 /// Safekeepers of a cluster; two are a quorum.

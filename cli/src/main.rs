@@ -48,7 +48,7 @@ struct Arguments {
 enum Verb {
     /// Start what is down: 3 safekeepers, 1 pageserver, endpoint main; the first time make the cluster
     Up {
-        /// First of the cluster's ports; remembered [default: 54320]
+        /// First of the cluster's ports; remembered [default: 25432]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
         port_base: Option<u16>,
         /// Return when all is ready, instead of staying until Ctrl-C

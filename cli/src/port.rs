@@ -14,12 +14,25 @@ pub fn address(port: u16) -> SocketAddr {
 pub fn check_free(port: u16, wanted_by: &str) -> Result<()> {
     match TcpListener::bind(address(port)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let holder = holder(port).map(|holder| format!(" by {holder}")).unwrap_or_default();
+            let holder = match holder(port) {
+                Some(holder) => format!(" by {holder}"),
+                None if is_for_outgoing(port) => {
+                    " by an outgoing connection, for which the kernel uses this range (net.ipv4.ip_local_port_range)".into()
+                }
+                None => String::new(),
+            };
             Err(Error::PortBusy { port, holder, wanted_by: wanted_by.to_string() })
         }
         Err(source) => Err(Error::Unreachable { peer: format!("the port of {wanted_by}"), address: address(port), source }),
         Ok(_) => Ok(()),
     }
+}
+
+/// Whether the kernel gives this port to outgoing connections.
+fn is_for_outgoing(port: u16) -> bool {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = range.split_whitespace().map(|end| end.parse::<u16>());
+    matches!((ends.next(), ends.next()), (Some(Ok(first)), Some(Ok(last))) if (first..=last).contains(&port))
 }
 
 /// `pid N (name)` of a process that listens on the port, if we may see it.
