@@ -35,6 +35,7 @@ typedef struct Safekeeper
 	int			fd;
 	bool		greeted;		/* it told its state on this connection */
 	uint64		since_ms;		/* when the connection was begun */
+	uint32		attempts;		/* a name may have several addresses: each gets its turn */
 	uint64		retry_at_ms;
 	uint32		backoff_ms;
 	uint64		complained_ms;	/* when a failed attempt was last logged */
@@ -119,9 +120,11 @@ static void
 begin(Safekeeper *sk, uint64 now_ms)
 {
 	struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM};
-	struct addrinfo *address;
-	int			error = getaddrinfo(sk->host, sk->port, &hints, &address);
+	struct addrinfo *addresses,
+			   *address;
+	int			error = getaddrinfo(sk->host, sk->port, &hints, &addresses);
 	int			on = 1;
+	uint32		count = 0;
 
 	if (error != 0)
 	{
@@ -129,6 +132,11 @@ begin(Safekeeper *sk, uint64 now_ms)
 		later(sk, now_ms);
 		return;
 	}
+	for (address = addresses; address != NULL; address = address->ai_next)
+		count++;
+	address = addresses;
+	for (uint32 skip = sk->attempts++ % Max(count, 1); skip > 0; skip--)
+		address = address->ai_next;
 	sk->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (sk->fd < 0 ||
 		setsockopt(sk->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0 ||
@@ -143,7 +151,7 @@ begin(Safekeeper *sk, uint64 now_ms)
 		sk->since_ms = now_ms;
 		wait_set_stale = true;
 	}
-	freeaddrinfo(address);
+	freeaddrinfo(addresses);
 }
 
 void

@@ -74,6 +74,8 @@ pub struct Worker {
     /// An invariant is broken: histories mixed. Nothing may be served any more.
     broken: Option<String>,
     messages: VecDeque<String>,
+    /// What each connection last ended with: told once, however often it is tried.
+    complaints: Vec<String>,
 }
 
 impl Worker {
@@ -94,6 +96,7 @@ impl Worker {
             fenced: Term(0),
             broken: None,
             messages: VecDeque::new(),
+            complaints: vec![String::new(); members],
         })
     }
 
@@ -164,7 +167,9 @@ impl Worker {
                 let greeting = VoteReply::decode(payload)?;
                 let (flush, term) = (greeting.flush_lsn, header.term);
                 self.proposer.greeting(member, node, header.term, greeting, now_ms, out)?;
-                self.messages.push_back(format!("connected to safekeeper {node}: term {term}, WAL up to {flush}"));
+                if self.complaints.get(member).is_none_or(String::is_empty) {
+                    self.messages.push_back(format!("connected to safekeeper {node}: term {term}, WAL up to {flush}"));
+                }
                 if let Some(session) = self.sessions.get_mut(member) {
                     session.greeted = true;
                 }
@@ -172,6 +177,7 @@ impl Worker {
             (Kind::AppendReply, Some(_)) => {
                 let reply = AppendReply::decode(payload)?;
                 self.proposer.append_reply(member, header.term, &reply, now_ms, out)?;
+                self.complaints.get_mut(member).map(String::clear);
             }
             (Kind::VoteReply, Some(_)) => {}
             (Kind::Error, _) => {
@@ -188,8 +194,12 @@ impl Worker {
 
     fn failed(&mut self, member: usize, error: &ProposerError) {
         let node = self.sessions.get(member).and_then(|session| session.node);
-        let node = node.map_or("not known yet".to_string(), |node| node.to_string());
-        self.messages.push_back(format!("connection to safekeeper {member} (number {node}) ends: {error}"));
+        let node = node.map_or("of unknown number".to_string(), |node| node.to_string());
+        let message = format!("connection {member}, to safekeeper {node}, ends: {error}");
+        if let Some(complaint) = self.complaints.get_mut(member).filter(|complaint| **complaint != message) {
+            complaint.clone_from(&message);
+            self.messages.push_back(message);
+        }
         if let ProposerError::Consensus(ConsensusError::AheadOfLeader { .. }) = error {
             self.broken = Some(error.to_string());
         }

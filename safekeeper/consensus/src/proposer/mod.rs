@@ -388,3 +388,6 @@ impl Proposer {
         out.push(why);
     }
 }
+
+#[cfg(test)]
+mod tests;
