@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use ironpage_layout::TimelineId;
 use ironpage_layout::wire::admin::{StatusReply, TimelineStatus};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ struct ProcessStatus {
     /// Of an endpoint that never started, where its data directories will be.
     data_dir: PathBuf,
     log: PathBuf,
+    /// What a daemon that answers counts, by name; LSNs as plain numbers.
+    counters: BTreeMap<String, u64>,
     /// For people: why it is not running. Not part of the contract.
     #[serde(skip)]
     remark: String,
@@ -91,6 +94,7 @@ fn collect(cluster: &Cluster) -> Result<Status> {
             DaemonState::Starting(process) => (Some(process.pid), "starting", None),
             DaemonState::Running(process, reply) => (Some(process.pid), "running", Some(reply)),
         };
+        let counters = reply.as_ref().map(|reply| counters(cluster, reply)).unwrap_or_default();
         match daemon.kind {
             daemons::Kind::Safekeeper => safekeepers.extend(reply),
             daemons::Kind::Pageserver => pageserver = reply,
@@ -103,6 +107,7 @@ fn collect(cluster: &Cluster) -> Result<Status> {
             listen: vec![daemon.peer.address.to_string()],
             data_dir: daemon.dir.clone(),
             log: daemon.log.clone(),
+            counters,
             remark: String::new(),
         });
     }
@@ -113,6 +118,18 @@ fn collect(cluster: &Cluster) -> Result<Status> {
     }
     let branches = branches(cluster, &safekeepers, pageserver.as_ref());
     Ok(Status { processes, branches })
+}
+
+/// A daemon's own counters, and where its timelines stand in the form `flush_lsn:BRANCH`.
+fn counters(cluster: &Cluster, reply: &StatusReply) -> BTreeMap<String, u64> {
+    let mut counters: BTreeMap<_, _> = reply.counters.iter().cloned().collect();
+    for branch in &cluster.settings.branches {
+        if let Some(timeline) = find(reply, branch.id) {
+            counters.insert(format!("flush_lsn:{}", branch.name), timeline.flush_lsn.0);
+            counters.insert(format!("term:{}", branch.name), timeline.term.0);
+        }
+    }
+    counters
 }
 
 fn postgres(cluster: &Cluster, endpoint: &crate::cluster::Endpoint) -> Result<ProcessStatus> {
@@ -132,6 +149,7 @@ fn postgres(cluster: &Cluster, endpoint: &crate::cluster::Endpoint) -> Result<Pr
         listen: vec![cluster.endpoint_address(endpoint).to_string()],
         data_dir: state.as_ref().and_then(|state| state.data_dir.clone()).unwrap_or(paths.dir),
         log: paths.log,
+        counters: BTreeMap::new(),
         remark: match words {
             "running" | "stopped" => String::new(),
             other => format!("{other} {}", state.map(|state| state.message).unwrap_or_default()),

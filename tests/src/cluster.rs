@@ -223,7 +223,7 @@ impl Cluster {
     pub fn wait_safekeepers_level(&self, limit: Duration) {
         let flushed = |status: &Status| -> Vec<u64> {
             let safekeepers = status.processes.iter().filter(|process| process.kind == "safekeeper");
-            safekeepers.map(|process| process.counters.get("flush_lsn").copied().unwrap_or(0)).collect()
+            safekeepers.map(|process| process.counters.get("flush_lsn:main").copied().unwrap_or(0)).collect()
         };
         let target = flushed(&self.status()).into_iter().max().unwrap_or(0);
         eventually("all safekeepers are level", limit, || flushed(&self.status()).iter().all(|lsn| *lsn >= target).then_some(()));
