@@ -21,24 +21,27 @@ use zerocopy::little_endian::{U32, U64};
 /// Pulls until nothing is missing, from one peer after the other, for as long as it takes.
 pub async fn run(timeline: &Rc<Timeline>) {
     let id = timeline.properties.timeline;
-    let mut complaint = String::new();
+    let mut complaints = vec![String::new(); timeline.context.peers.len()];
     while let Some(wanted) = timeline.recovery() {
         if timeline.stopped().is_some() {
             return;
         }
-        for peer in &timeline.context.peers {
+        for (peer, complaint) in timeline.context.peers.iter().zip(&mut complaints) {
             // Terms move on, and the peer before may have given a part.
             let Some(wanted) = timeline.recovery() else { break };
             match pull(timeline, peer, wanted).await {
                 Ok(()) => {
-                    info!("timeline {id}: WAL from {} to {} recovered from {peer}", wanted.from, timeline.position().flush_lsn)
+                    let flush_lsn = timeline.position().flush_lsn;
+                    if flush_lsn > wanted.from {
+                        info!("timeline {id}: WAL from {} to {flush_lsn} recovered from {peer}", wanted.from);
+                    }
                 }
                 Err(error) => {
                     // The same trouble is told once, not five times a second.
                     let text = format!("timeline {id}: WAL from {} to {} cannot be had: {error}", wanted.from, wanted.until);
-                    if text != complaint {
+                    if text != *complaint {
                         warn!("{text}");
-                        complaint = text;
+                        *complaint = text;
                     }
                 }
             }

@@ -131,23 +131,28 @@ impl Registry {
         Ok(ids.len())
     }
 
-    /// Looks after loaded timelines for ever: persists commit_lsn, unloads what is not in use.
+    /// Looks after loaded timelines for ever.
     pub async fn upkeep(&self) {
         loop {
             time::sleep(TICK).await;
-            for timeline in self.loaded() {
-                timeline.persist_commit(1);
-                // Held by the map and by the list of this loop.
-                let idle = Rc::strong_count(&timeline) == 2 && !timeline.at_work() && timeline.stopped().is_none();
-                let ticks = if idle { timeline.idle_ticks.get() + 1 } else { 0 };
-                timeline.idle_ticks.set(ticks);
-                if ticks >= UNLOAD_TICKS {
-                    let properties = &timeline.properties;
-                    self.timelines.borrow_mut().remove(&(properties.tenant, properties.timeline));
-                    info!("timeline {}: not in use, unloaded", properties.timeline);
-                } else if ticks == 1 {
-                    timeline.rest();
-                }
+            self.tick();
+        }
+    }
+
+    /// Has commit_lsn persisted where it moved, and unloads what has not been used for `UNLOAD_TICKS` calls.
+    fn tick(&self) {
+        for timeline in self.loaded() {
+            timeline.persist_commit(1);
+            // Held by the map and by the list of this loop.
+            let idle = Rc::strong_count(&timeline) == 2 && !timeline.at_work() && timeline.stopped().is_none();
+            let ticks = if idle { timeline.idle_ticks.get() + 1 } else { 0 };
+            timeline.idle_ticks.set(ticks);
+            if ticks >= UNLOAD_TICKS {
+                let properties = &timeline.properties;
+                self.timelines.borrow_mut().remove(&(properties.tenant, properties.timeline));
+                info!("timeline {}: not in use, unloaded", properties.timeline);
+            } else if ticks == 1 {
+                timeline.rest();
             }
         }
     }
@@ -230,5 +235,52 @@ fn compare(ours: &Properties, wanted: &Properties) -> Result<()> {
     match differs.iter().find(|(differs, _)| *differs) {
         Some((_, property)) => Err(Error::Exists { timeline: ours.timeline, property }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+// /proc is no data of ours.
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use ironpage_layout::{Lsn, NodeId};
+
+    #[test]
+    fn a_timeline_nobody_uses_is_a_directory_and_nothing_else() {
+        let dir = std::env::temp_dir().join(format!("ironpage-registry-{}", std::process::id()));
+        let create = TimelineCreate {
+            tenant: TenantId([1; 16]),
+            timeline: TimelineId([2; 16]),
+            start_lsn: Lsn(0x0100_0000),
+            prev_record_lsn: Lsn(0x00FF_FF00),
+            system_id: 5,
+            postgres_version: 150_000,
+            name: "main".into(),
+            prefix: Vec::new(),
+        };
+        ironpage_io::run(ironpage_io::Config::default(), || async {
+            fs::create_dir_all(&dir).await.unwrap();
+            let registry = Registry::new(&dir, Rc::new(Context::new(NodeId(1), Vec::new())));
+            registry.create(&create).await.unwrap();
+            assert!(registry.loaded().is_empty(), "creating does not load");
+            let used = registry.get(create.tenant, create.timeline).await.unwrap();
+            for _ in 0..UNLOAD_TICKS * 2 {
+                registry.tick();
+            }
+            assert_eq!(registry.loaded().len(), 1);
+            drop(used);
+            for _ in 0..UNLOAD_TICKS {
+                assert_eq!(registry.loaded().len(), 1);
+                registry.tick();
+            }
+            assert!(registry.loaded().is_empty());
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            let open = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+            assert_eq!(open.filter(|path| path.starts_with(&dir)).count(), 0);
+            let again = registry.get(create.tenant, create.timeline).await.unwrap();
+            assert_eq!(again.position().flush_lsn, create.start_lsn);
+            fs::remove_dir_all(&dir).await.unwrap();
+        })
+        .unwrap();
     }
 }

@@ -9,6 +9,8 @@ use common::client::Client;
 use common::wal::{self, Random, START};
 use common::{Daemon, TestDir};
 use ironpage_layout::{Lsn, Term};
+use std::path::PathBuf;
+use std::process::Command;
 
 /// Creates the timeline and wins term 1 from `START` on.
 fn elect(daemon: &Daemon) -> Client {
@@ -66,7 +68,7 @@ fn wal_goes_in_is_acknowledged_comes_out_and_survives_a_restart() {
     assert_eq!((term, greeting.record_end, greeting.history.0), (Term(1), end, vec![(Term(1), START)]));
     assert!(Client::reader(daemon.address).read_wal(0, START, end, 0).unwrap() == wal::slice(&writer, START, end));
 
-    // Byte for byte what pg_wal would hold.
+    // Byte for byte what pg_wal would hold, and Postgres's own tool reads it.
     let path = dir.0.join(wal::TENANT.to_string()).join(wal::TIMELINE.to_string());
     for segment in 1..=end.segment() {
         let file = std::fs::read(path.join(ironpage_layout::lsn::segment_file_name(segment))).unwrap();
@@ -78,6 +80,12 @@ fn wal_goes_in_is_acknowledged_comes_out_and_survives_a_restart() {
         assert!(file[offset..offset + length] == *wal::slice(&writer, first, last));
         assert!(file[offset + length..].iter().all(|byte| *byte == 0));
     }
+    let bindir = Command::new("pg_config").arg("--bindir").output().unwrap();
+    let waldump = PathBuf::from(String::from_utf8(bindir.stdout).unwrap().trim()).join("pg_waldump");
+    let (from, to) = (wal::PREV.to_string(), end.to_string());
+    let dump = Command::new(waldump).arg("-p").arg(&path).args(["-s", &from, "-e", &to]).output().unwrap();
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    assert_eq!(String::from_utf8(dump.stdout).unwrap().lines().count(), ends.len() + 1);
 }
 
 #[test]

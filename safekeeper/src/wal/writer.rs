@@ -73,7 +73,7 @@ impl Wal {
         let from = commit_lsn.max(properties.start_lsn);
         let segments = segment::list(dir).await?;
         // The last byte before `from` is known to have been here.
-        let known = Lsn(from.0 - 1).segment().max(properties.start_lsn.segment());
+        let known = Lsn(from.0 - 1).segment();
         if let Some(gap) = (properties.start_lsn.segment()..=known).find(|number| segments.binary_search(number).is_err()) {
             let name = ironpage_layout::lsn::segment_file_name(gap);
             return Err(damaged(format!(
