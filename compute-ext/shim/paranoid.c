@@ -10,6 +10,7 @@
 
 #include "access/bufmask.h"
 #include "access/rmgr.h"
+#include "access/spgist_private.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "common/relpath.h"
@@ -20,7 +21,7 @@
 #define MAX_BT_CYCLE_ID			0xFF7F	/* access/nbtree.h */
 #define HASHO_PAGE_ID			0xFF80	/* access/hash.h */
 #define GIST_PAGE_ID			0xFF81	/* access/gist.h */
-#define SPGIST_PAGE_ID			0xFF82	/* access/spgist_private.h */
+#define GIN_FLAGS_LAST			0x01FF	/* access/ginblock.h: bits in the place of a page id */
 #define BRIN_PAGETYPE_FIRST		0xF091	/* access/brin_page.h */
 #define BRIN_PAGETYPE_LAST		0xF093
 #define SEQ_MAGIC				0x1717	/* commands/sequence.c */
@@ -53,7 +54,8 @@ rmgr_of_page(const char *page)
 			return RM_BRIN_ID;
 		if (first == SEQ_MAGIC)
 			return RM_SEQ_ID;
-		return RM_GIN_ID;
+		if (last <= GIN_FLAGS_LAST)
+			return RM_GIN_ID;
 	}
 	return RM_GENERIC_ID;
 }
@@ -68,6 +70,10 @@ mask(char *page, ForkNumber fork, BlockNumber block, RmgrId rmgr)
 		mask_page_lsn_and_checksum(page);
 	else
 		GetRmgr(rmgr).rm_mask(page, block);
+
+	/* Where to look for free space first: changed without WAL (SpGistUpdateMetaPage in spgutils.c), checked when used. */
+	if (rmgr == RM_SPGIST_ID && fork == MAIN_FORKNUM && block == SPGIST_METAPAGE_BLKNO && SpGistPageIsMeta((Page) page))
+		memset(&SpGistPageGetMeta((Page) page)->lastUsedPages, 0, sizeof(SpGistLUPCache));
 }
 
 static void
