@@ -20,6 +20,8 @@ impl Drop for PrintSeed {
     }
 }
 
+/// The clock here only says when to stop.
+#[allow(clippy::disallowed_methods)]
 fn run(test: &'static str, faults_of: impl Fn(u64) -> Faults) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("IRONPAGE_SIM_SEED") {
