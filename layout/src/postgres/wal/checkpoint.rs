@@ -142,7 +142,7 @@ mod tests {
             left -= if end.page_start() > start && end.page_offset() > 0 { end.page_start().header_size_here() } else { 0 };
             // A record with d bytes of main data is 26 + d bytes long; leave room for one more, or end exactly.
             let length = if left <= 280 { left } else { 120 };
-            let (_, at) = writer.append(Rmgr::LogicalMessage as u8, 0, 0, &main_data_payload(&vec![3; length as usize - 26]));
+            let (_, at) = writer.append(Rmgr::Xlog as u8, xlog::NOOP, 0, &main_data_payload(&vec![3; length as usize - 26]));
             if at == end {
                 return (writer.bytes().to_vec(), writer.prev());
             }
@@ -195,5 +195,58 @@ mod tests {
         let zeros = vec![0; prefix.len()];
         assert!(matches!(make(at, &zeros), Err(CheckpointWalError::PageHeader { .. })));
         assert_eq!(make(Lsn(0x4000000), &[]), Ok(1));
+    }
+
+    /// pg_waldump's own reading of a fabricated segment: where the checkpoint's record lies, and what is before it.
+    // The test drives a program of Postgres; the crate itself has no I/O.
+    #[allow(clippy::disallowed_methods)]
+    fn waldump(program: &std::path::Path, dir: &std::path::Path, prev: Lsn, wal: &CheckpointWal) -> String {
+        use std::os::unix::fs::FileExt;
+        let mut paths = Vec::new();
+        for (name, bytes) in wal.files() {
+            let path = dir.join(name);
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_len(bytes.len() as u64).unwrap();
+            for (index, page) in bytes.chunks(WAL_PAGE_SIZE as usize).enumerate() {
+                if page != [0; WAL_PAGE_SIZE as usize] {
+                    file.write_all_at(page, index as u64 * WAL_PAGE_SIZE).unwrap();
+                }
+            }
+            paths.push(path);
+        }
+        let (start, end) = (prev.to_string(), wal.end.to_string());
+        let first = dir.join(prev.segment_file_name());
+        let last = dir.join(Lsn(wal.end.0 - 1).segment_file_name());
+        let mut command = std::process::Command::new(program);
+        let output = command.args(["-s", &start, "-e", &end]).arg(first).arg(last).output().unwrap();
+        paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        assert!(output.status.success(), "{prev}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn pg_waldump_reads_it_all_over_a_page_and_across_a_segment() {
+        let bindir = std::process::Command::new("pg_config").arg("--bindir").output().expect("Postgres 15 is needed");
+        let program = std::path::Path::new(String::from_utf8(bindir.stdout).unwrap().trim()).join("pg_waldump");
+        let dir = std::env::temp_dir().join(format!("ironpage-checkpoint-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        // Every offset near the ends of the page, where records cross; some between.
+        let page = (0x3004000..0x3006000u64).step_by(8).filter(|at| at % 64 == 0 || !(256..7936).contains(&(at % 8192)));
+        let segment = (0x4000000 - 256..0x4000000u64).step_by(8);
+        for at in page.chain(segment).map(Lsn).filter(|at| at.page_offset() == 0 || at.page_offset() > 64) {
+            let (prefix, prev) = wal_up_to(at);
+            let wal = CheckpointWal::fabricate(at, prev, &sample().checkpoint_copy, SYSTEM_ID, &prefix).unwrap();
+            let text = waldump(&program, &dir, prev, &wal);
+            let lines: Vec<&str> = text.lines().collect();
+            let place = |lsn: Lsn, prev: Lsn| {
+                let padded = |lsn: Lsn| format!("{:X}/{:08X}", lsn.0 >> 32, lsn.0 as u32);
+                format!("lsn: {}, prev {}", padded(lsn), padded(prev))
+            };
+            assert_eq!(lines.len(), 2, "at {at}: {text}");
+            assert!(lines[0].contains("NOOP"), "at {at}: {text}");
+            assert!(lines[1].contains(&place(wal.start, prev)) && lines[1].contains("CHECKPOINT_SHUTDOWN"), "at {at}: {text}");
+        }
+        std::fs::remove_dir(&dir).unwrap();
     }
 }
