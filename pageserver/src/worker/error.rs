@@ -2,6 +2,7 @@
 
 use super::PageTag;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Error of the redo worker. It concerns one page, or the worker's program.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -26,8 +27,8 @@ pub enum WorkerError {
     Invalid { page: PageTag, records: String },
     #[error("{page}: {records} ended the redo worker ({status})")]
     Died { page: PageTag, records: String, status: String },
-    #[error("{page}: {records} took the redo worker more than {seconds} s; it was killed")]
-    Timeout { page: PageTag, records: String, seconds: u64 },
+    #[error("{page}: {records} took the redo worker more than {after:?}; it was killed")]
+    Timeout { page: PageTag, records: String, after: Duration },
     #[error("{page}: {record} has {bytes} bytes, more than the redo worker takes")]
     RecordTooLong { page: PageTag, record: String, bytes: usize },
     #[error("redo worker: its answer makes no sense")]

@@ -143,7 +143,7 @@ fn blame(shared: &Shared, head: &Job, end: End, status: &str) -> Option<WorkerEr
     match (end, &head.request) {
         (End::BadReply, _) => Some(WorkerError::BadReply),
         (End::TimedOut, Request::Redo { page, records, .. }) => {
-            Some(WorkerError::Timeout { page: *page, records: describe(records), seconds: shared.config.timeout.as_secs() })
+            Some(WorkerError::Timeout { page: *page, records: describe(records), after: shared.config.timeout })
         }
         (End::Broken, _) if !head.suspect => None,
         (End::Broken, Request::Redo { page, records, .. }) if shared.proven.get() => {

@@ -16,8 +16,28 @@ const XLOG_FPI: u8 = 0xB0;
 const XLOG_HEAP_INSERT: u8 = 0x00;
 const XLOG_HEAP_INIT_PAGE: u8 = 0x80;
 
+/// A worker, and the directory its program lies in while the test runs.
+struct Scratch {
+    worker: Worker,
+    dir: PathBuf,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.worker.stop();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = Worker;
+    fn deref(&self) -> &Worker {
+        &self.worker
+    }
+}
+
 /// A worker of the installed PostgreSQL 15.
-fn worker(name: &str) -> Worker {
+fn worker(name: &str) -> Scratch {
     let dir = std::env::temp_dir().join(format!("ironpage-worker-{name}-{}", std::process::id()));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("redo-worker");
     static MADE: std::sync::Once = std::sync::Once::new();
@@ -25,11 +45,11 @@ fn worker(name: &str) -> Worker {
         let made = Command::new("make").arg("-s").arg("-C").arg(&source).status().unwrap();
         assert!(made.success(), "make -C {} failed", source.display());
     });
-    let pg_config = Command::new("pg_config").arg("--bindir").output().unwrap();
+    let pg_config = Command::new(std::env::var_os("PG_CONFIG").unwrap_or("pg_config".into())).arg("--bindir").output().unwrap();
     let postgres = PathBuf::from(String::from_utf8(pg_config.stdout).unwrap().trim()).join("postgres");
     let program = pin(&postgres, &source.join("redo.so"), &dir).unwrap();
     assert_eq!(pin(&postgres, &source.join("redo.so"), &dir).unwrap(), program);
-    Worker::new(WorkerConfig::new(program))
+    Scratch { worker: Worker::new(WorkerConfig::new(program)), dir }
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -80,7 +100,6 @@ fn records_are_applied_in_order_and_the_lsn_is_the_last_ones() {
         assert_eq!(lower(&page), 24 + 3 * 4);
         assert!(page.windows(4).any(|four| four == b"two!") && page.windows(4).any(|four| four == b"last"));
         assert_eq!(worker.counters(), WorkerCounters { batches: 2, records: 3, failures: 0, starts: 1 });
-        worker.stop();
     });
 }
 
@@ -90,7 +109,7 @@ fn many_pages_are_redone_at_once_and_long_chains_in_parts() {
         let worker = worker("many");
         let tasks: Vec<_> = (0..300)
             .map(|_| {
-                let worker = worker.clone();
+                let worker = worker.worker.clone();
                 ironpage_io::spawn(async move { worker.redo(PAGE, None, vec![init(100)]).await })
             })
             .collect();
@@ -102,7 +121,6 @@ fn many_pages_are_redone_at_once_and_long_chains_in_parts() {
         let page = worker.redo(PAGE, None, long).await.unwrap();
         assert_eq!((lower(&page), page[4..8].to_vec()), (28, 160_000u32.to_le_bytes().to_vec()));
         assert!(worker.counters().batches > 301);
-        worker.stop();
     });
 }
 
@@ -128,7 +146,6 @@ fn a_bad_record_costs_its_page_an_error_that_names_it() {
         assert!(worker.redo(PAGE, None, vec![cut]).await.is_err());
         assert_eq!(lower(&worker.redo(PAGE, None, vec![init(100)]).await.unwrap()), 28);
         assert_eq!((worker.counters().starts, worker.counters().failures), (1, 3));
-        worker.stop();
     });
 }
 
@@ -140,12 +157,12 @@ fn a_record_that_kills_the_worker_costs_only_its_page() {
         // heap_xlog_insert: "invalid max offset number" is a PANIC.
         let deadly = insert(0x900, 2, XLOG_HEAP_INSERT | XLOG_HEAP_INIT_PAGE, *b"dead");
         let good = || {
-            let worker = worker.clone();
+            let worker = worker.worker.clone();
             ironpage_io::spawn(async move { worker.redo(PAGE, None, vec![init(100)]).await })
         };
         let mut innocent = vec![good(), good()];
         let guilty = {
-            let worker = worker.clone();
+            let worker = worker.worker.clone();
             ironpage_io::spawn(async move { worker.redo(PAGE, None, vec![init(100), deadly]).await })
         };
         innocent.extend([good(), good()]);
@@ -155,14 +172,41 @@ fn a_record_that_kills_the_worker_costs_only_its_page() {
         let error = guilty.await.unwrap().unwrap_err();
         assert!(matches!(error, WorkerError::Died { .. }) && error.to_string().contains("0/900"), "{error}");
         assert_eq!(worker.counters().starts, 3, "the request got a second chance");
-        worker.stop();
+    });
+}
+
+#[test]
+fn damaged_records_harm_no_page_but_their_own() {
+    run(async {
+        let worker = worker("damaged");
+        worker.check().await.unwrap();
+        let mut seed = 1u64;
+        let mut random = |below: usize| {
+            // Knuth's linear congruential generator: the same damage in every run.
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % below
+        };
+        for _ in 0..120 {
+            let mut record = insert(200, 2, XLOG_HEAP_INSERT, *b"two!");
+            for _ in 0..1 + random(3) {
+                // Not the length, which the request is built by.
+                let at = 4 + random(record.bytes.len() - 4);
+                record.bytes[at] ^= 1 << random(8);
+            }
+            let damaged = worker.redo(PAGE, None, vec![init(100), record]);
+            let good = worker.redo(PAGE, None, vec![init(100)]);
+            let (damaged, good) = (damaged.await, good.await);
+            assert_eq!(lower(&good.unwrap()), 28);
+            assert!(!matches!(damaged, Err(WorkerError::BadReply | WorkerError::Timeout { .. })), "{damaged:?}");
+        }
     });
 }
 
 #[test]
 fn a_worker_that_hangs_is_killed() {
     run(async {
-        let mut config = worker("hang").shared.config.clone();
+        let scratch = worker("hang");
+        let mut config = scratch.shared.config.clone();
         // Stands in for a worker that loops: it reads and never answers.
         let program = config.program.library.with_file_name("hang.sh");
         std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
@@ -173,14 +217,14 @@ fn a_worker_that_hangs_is_killed() {
         let worker = Worker::new(config);
         let error = worker.redo(PAGE, None, vec![init(100)]).await.unwrap_err();
         assert!(matches!(error, WorkerError::Timeout { .. }), "{error}");
-        worker.stop();
     });
 }
 
 #[test]
 fn a_program_that_is_no_postgres_is_told_from_a_bad_record() {
     run(async {
-        let mut config = worker("false").shared.config.clone();
+        let scratch = worker("false");
+        let mut config = scratch.shared.config.clone();
         config.program.postgres = PathBuf::from("/bin/false");
         let error = Worker::new(config.clone()).check().await.unwrap_err();
         assert!(matches!(error, WorkerError::Unusable { .. }), "{error}");

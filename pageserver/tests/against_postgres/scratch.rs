@@ -124,7 +124,7 @@ pub fn copy(from: &Path, to: &Path) {
 }
 
 pub fn bindir() -> PathBuf {
-    let output = Command::new("pg_config").arg("--bindir").output().unwrap();
+    let output = Command::new(std::env::var_os("PG_CONFIG").unwrap_or("pg_config".into())).arg("--bindir").output().unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
