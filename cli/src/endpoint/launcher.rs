@@ -29,6 +29,8 @@ const RECOVERY: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(1);
 /// Pause before an unreachable safekeeper is tried again.
 const RECONNECT: Duration = Duration::from_millis(50);
+/// How long an election that is won waits for the slowest safekeeper: the pageserver may follow that one.
+const STRAGGLERS: Duration = Duration::from_millis(100);
 /// Events of all safekeepers that may wait to be handled.
 const EVENTS_MAX: usize = 64;
 
@@ -150,6 +152,7 @@ struct Election<'a> {
 impl Election<'_> {
     fn run(&mut self, branch: &str, events: &Receiver<Event>, rule: Rule, record: &mut Record, signals: &Signals) -> Result<Won> {
         let mut actions = Vec::new();
+        let mut known_at = None;
         loop {
             if signals.take().is_some() {
                 return Err(Error::Interrupted);
@@ -182,6 +185,8 @@ impl Election<'_> {
             }
             if let Some((history, start_lsn)) = self.proposer.leading()
                 && self.proposer.commit_lsn_known() >= start_lsn
+                && (self.proposer.all_connected_know(start_lsn)
+                    || known_at.get_or_insert_with(Instant::now).elapsed() > STRAGGLERS)
             {
                 let history = history.clone();
                 return Ok(Won { term: record.won, start_lsn, history });

@@ -163,6 +163,12 @@ impl Proposer {
         self.quorum_th(|member| Some(member.commit_lsn)).unwrap_or_default()
     }
 
+    /// Every safekeeper that is connected knows `lsn` to be committed. Readers may follow any of them, so a
+    /// launcher gives the others a moment after a quorum has it.
+    pub fn all_connected_know(&self, lsn: Lsn) -> bool {
+        self.members.iter().all(|member| member.stage == Stage::Absent || member.commit_lsn >= lsn)
+    }
+
     /// All safekeepers have the WAL before this: nobody will ask for it again. At least the term's start,
     /// for what lies before it comes from other safekeepers.
     pub fn everywhere(&self) -> Lsn {

@@ -61,6 +61,9 @@ fn the_latest_term_beats_the_longest_log_and_torn_records_are_left_behind() {
     it.append_reply(0, Term(6), &told(190), 4, &mut out).unwrap();
     it.append_reply(2, Term(6), &told(190), 4, &mut out).unwrap();
     assert_eq!(it.commit_lsn_known(), Lsn(190));
+    assert!(it.all_connected_know(Lsn(190)));
+    it.greeting(1, NodeId(2), Term(4), vote(2, 500, 500, 16), 5, &mut out).unwrap();
+    assert!(!it.all_connected_know(Lsn(190)));
 }
 
 #[test]
