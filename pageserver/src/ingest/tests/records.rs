@@ -472,3 +472,33 @@ fn imports_and_stored_state_are_checked() {
         assert!(Head::load(START, PREV, [(key, encoded(&value))]).is_err(), "{key}");
     }
 }
+
+#[test]
+fn noise_never_panics() {
+    let mut seed = 0x9E37_79B9_7F4A_7C15u64;
+    let mut noise = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut feed = Feed::new(control());
+    for round in 0..60_000u32 {
+        let rmgr = Rmgr::ALL[noise() as usize % Rmgr::ALL.len()];
+        let mut data: Vec<u8> = (0..noise() % 96).map(|_| noise() as u8).collect();
+        // Numbers that are small, or huge, come further than others.
+        for word in data.chunks_exact_mut(4) {
+            match noise() % 4 {
+                0 => word.copy_from_slice(&(noise() as u32 % 8).to_le_bytes()),
+                1 => word.copy_from_slice(&(u32::MAX - noise() as u32 % 4).to_le_bytes()),
+                _ => {}
+            }
+        }
+        let block = [0, 3, 9, u32::MAX - 1][noise() as usize % 4];
+        let references = [(0, [0, VM, WILL_INIT, 1][noise() as usize % 4], block), (1, 0, 5)];
+        let payload = blocks(&references[..noise() as usize % 3], &data);
+        if feed.take(rmgr, noise() as u8 & 0xF0, noise() as u32, &payload).is_err() || round % 500 == 0 {
+            feed = Feed::new(control());
+        }
+    }
+}
