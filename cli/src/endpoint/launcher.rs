@@ -34,6 +34,9 @@ const STRAGGLERS: Duration = Duration::from_millis(100);
 /// Events of all safekeepers that may wait to be handled.
 const EVENTS_MAX: usize = 64;
 
+/// Why a safekeeper does not help that was not heard from at all.
+const NO_ANSWER: &str = "no answer yet";
+
 /// A won term.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Won {
@@ -92,7 +95,7 @@ pub fn elect(
         moved: Instant::now(),
         reached: 0,
         writers: peers.iter().map(|_| None).collect(),
-        reasons: peers.iter().map(|_| "no answer yet".to_string()).collect(),
+        reasons: peers.iter().map(|_| NO_ANSWER.to_string()).collect(),
     };
     let outcome = election.run(branch, &events, rule, record, signals);
     stop.store(true, Ordering::Relaxed);
@@ -185,8 +188,7 @@ impl Election<'_> {
             }
             if let Some((history, start_lsn)) = self.proposer.leading()
                 && self.proposer.commit_lsn_known() >= start_lsn
-                && (self.proposer.all_connected_know(start_lsn)
-                    || known_at.get_or_insert_with(Instant::now).elapsed() > STRAGGLERS)
+                && (self.all_told(start_lsn) || known_at.get_or_insert_with(Instant::now).elapsed() > STRAGGLERS)
             {
                 let history = history.clone();
                 return Ok(Won { term: record.won, start_lsn, history });
@@ -205,6 +207,11 @@ impl Election<'_> {
             self.reached = reached;
             self.moved = Instant::now();
         }
+    }
+
+    /// Every safekeeper knows `lsn` to be committed, or cannot be reached.
+    fn all_told(&self, lsn: Lsn) -> bool {
+        self.proposer.all_connected_know(lsn) && !self.reasons.iter().any(|reason| reason == NO_ANSWER)
     }
 
     fn now_ms(&self) -> u64 {
