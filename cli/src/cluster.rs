@@ -9,7 +9,7 @@ use ironpage_layout::{TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,9 @@ pub struct Settings {
 
 const FORMAT: u32 = 1;
 
+/// Held by commands that change the cluster.
+pub const LOCK_FILE: &str = "cluster.lock";
+
 mod hex_id {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::fmt::Display;
@@ -108,7 +111,7 @@ impl Cluster {
         DirBuilder::new().recursive(true).mode(0o755).create(dir).at("create directory", dir)?;
         let dir = fs::canonicalize(dir).at("find", dir)?;
         let mut entries = fs::read_dir(&dir).at("list", &dir)?.flatten();
-        if entries.any(|entry| !["cluster.lock", "logs", "run"].iter().any(|ours| entry.file_name() == *ours)) {
+        if entries.any(|entry| ![LOCK_FILE].iter().any(|ours| entry.file_name() == *ours)) {
             return Err(Error::ForeignDirectory(dir));
         }
         let mut tenant = TenantId::default();
@@ -123,12 +126,15 @@ impl Cluster {
 
     /// Waits for other commands to finish with the cluster in `dir`, which exists.
     pub fn lock(dir: &Path) -> Result<ClusterLock> {
-        let path = dir.join("cluster.lock");
-        let file = File::options().write(true).create(true).truncate(false).open(&path).at("open", &path)?;
+        let path = dir.join(LOCK_FILE);
+        let open = || File::options().write(true).create(true).truncate(false).open(&path).at("open", &path);
+        let mut file = open()?;
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(ClusterLock(file)),
+                // Whoever held it may have removed it: then it locks nothing.
+                Ok(()) if is_at(&file, &path) => return Ok(ClusterLock(file)),
+                Ok(()) => file = open()?,
                 Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
                 Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(dir.to_path_buf())),
                 Err(fs::TryLockError::Error(error)) => return Err(error).at("lock", &path),
@@ -231,6 +237,11 @@ impl Cluster {
         self.settings.endpoints.push(endpoint.clone());
         Ok(endpoint)
     }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |(a, b): (fs::Metadata, fs::Metadata)| a.dev() == b.dev() && a.ino() == b.ino();
+    file.metadata().ok().zip(fs::metadata(path).ok()).is_some_and(same)
 }
 
 /// Names are parts of paths, of settings and of status lines.

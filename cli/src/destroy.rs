@@ -1,6 +1,6 @@
 //! `ironpage destroy`: the cluster and all its data are gone.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, LOCK_FILE};
 use crate::daemons;
 use crate::down;
 use crate::endpoint::Stop;
@@ -21,7 +21,7 @@ pub fn destroy(cluster: &Cluster) -> Result<()> {
         ours.push(compute_dir.clone());
     }
     // Without this file the rest is a heap of files of ours: it goes last, so that a destroy that was cut short can be repeated.
-    ours.extend(["cluster.json", "cluster.lock"].map(|name| cluster.dir.join(name)));
+    ours.extend(["cluster.json", LOCK_FILE].map(|name| cluster.dir.join(name)));
     for path in ours {
         files::remove_if_there(&path)?;
     }

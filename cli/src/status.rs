@@ -231,6 +231,7 @@ mod tests {
             listen: vec!["127.0.0.1:5432".into()],
             data_dir: "/d".into(),
             log: "/l".into(),
+            counters: BTreeMap::from([("getpages".into(), 3)]),
             remark: "not shown".into(),
         };
         let branch = BranchStatus {
@@ -247,7 +248,7 @@ mod tests {
         };
         let text = serde_json::to_string(&Status { processes: vec![process], branches: vec![branch] }).unwrap();
         let wanted = concat!(
-            r#"{"processes":[{"kind":"postgres","name":"main","pid":1,"state":"running","listen":["127.0.0.1:5432"],"data_dir":"/d","log":"/l"}],"#,
+            r#"{"processes":[{"kind":"postgres","name":"main","pid":1,"state":"running","listen":["127.0.0.1:5432"],"data_dir":"/d","log":"/l","counters":{"getpages":3}}],"#,
             r#""branches":[{"name":"main","id":"00","parent":null,"parent_lsn":null,"last_record_lsn":"0/1","commit_lsn":"0/1","#,
             r#""disk_consistent_lsn":"0/0","logical_size":1,"endpoint":"main"}]}"#
         );

@@ -1,7 +1,7 @@
 //! `ironpage up`: everything that is down is started, what is there is left alone.
 
 use crate::client::Peer;
-use crate::cluster::{Branch, Cluster, DEFAULT_PORT_BASE, MAIN, random};
+use crate::cluster::{Branch, Cluster, DEFAULT_PORT_BASE, LOCK_FILE, MAIN, random};
 use crate::connstr;
 use crate::daemons::{self, Daemon};
 use crate::down;
@@ -15,7 +15,7 @@ use crate::sys::{Signals, Woken};
 use crate::template::Template;
 use crate::user::Owner;
 use ironpage_layout::TimelineId;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
@@ -63,11 +63,10 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
     let _lock = Cluster::lock(dir)?;
     let owner = Owner::of_postgres()?;
     let mut cluster = match Cluster::open(dir) {
-        Err(Error::NoCluster(_)) => {
-            let cluster = Cluster::create(dir, port_base.unwrap_or(DEFAULT_PORT_BASE), &owner)?;
-            check_ports(&cluster)?;
-            cluster
-        }
+        Err(Error::NoCluster(_)) => create(dir, port_base.unwrap_or(DEFAULT_PORT_BASE), &owner).inspect_err(|_| {
+            // Nothing was made but the lock: what is left of the attempt goes, unless the directory is somebody's.
+            let _ = fs::remove_file(dir.join(LOCK_FILE)).and_then(|()| fs::remove_dir(dir));
+        })?,
         opened => moved(opened?, port_base)?,
     };
     cluster.make_directories()?;
@@ -93,6 +92,12 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
     let pid = state.postmaster.map(|postmaster| postmaster.pid).unwrap_or_default();
     report(MAIN_ENDPOINT, if was_up { "runs" } else { "started" }, pid, &cluster.endpoint_address(&main).to_string());
     println!("{}", connstr::of(&cluster, &main));
+    Ok(cluster)
+}
+
+fn create(dir: &Path, port_base: u16, owner: &Owner) -> Result<Cluster> {
+    let cluster = Cluster::create(dir, port_base, owner)?;
+    check_ports(&cluster)?;
     Ok(cluster)
 }
 
