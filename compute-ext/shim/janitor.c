@@ -29,6 +29,8 @@
 #define NAP_STUCK_MS	500		/* with too much in it that must stay */
 /* Blocks collected before they are punched, in the order of their files. */
 #define BATCH			512
+/* Neighbouring blocks punched at once, and so partitions locked at once. */
+#define RUN_MAX			16
 #define FLUSH_EVERY_MS	100
 #define WARN_EVERY_MS	60000
 
@@ -162,42 +164,106 @@ open_segment(const IronpageKey *key)
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
-/* Drops one block, if it still is what the clock saw. */
-static bool
-punch(int fd, const IronpageEntry *seen)
+/* Takes the locks of the partitions that `count` blocks lie in, in the order of the partitions; returns their number. */
+static int
+lock_run(const IronpageEntry *run, int count, int *partitions)
 {
-	LWLock	   *lock = ironpage_lock_of(&seen->key);
-	IronpageEntry now;
-	uint64		generation;
-	bool		done = false;
+	bool		wanted[IRONPAGE_PARTITIONS] = {false};
+	int			locks = 0;
 
-	/* Storage that is local alone is never in the map; a hole in it would be a loss, so look once more. */
-	if (ironpage_is_local(node_of(&seen->key), (ForkNumber) seen->key.fork, &generation))
-		return false;
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (generation == pg_atomic_read_u64(&ironpage_shared->init_generation) &&
-		ironpage_rs_map_peek(ironpage_map, &seen->key, &now) == 0 &&
-		memcmp(&now.written, &seen->written, sizeof(IronpageWritten)) == 0 && !now.accessed)
+	for (int i = 0; i < count; i++)
+		wanted[ironpage_rs_map_partition(ironpage_map, &run[i].key)] = true;
+	for (int partition = 0; partition < IRONPAGE_PARTITIONS; partition++)
 	{
-		/* First the horizon: whoever misses the block from now on must wait for its last change. */
-		ironpage_raise(&ironpage_shared->horizon, seen->written.lwlsn);
-		if (fd < 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-								(off_t) (seen->key.block % RELSEG_SIZE) * BLCKSZ, BLCKSZ) == 0)
+		if (wanted[partition])
 		{
-			ironpage_rs_map_remove(ironpage_map, &seen->key);
-			done = true;
-		}
-		else if (errno == EOPNOTSUPP && !cannot_punch)
-		{
-			cannot_punch = true;
-			ereport(WARNING,
-					(errmsg("the file system of the data directory cannot punch holes: the page cache only grows"),
-					 errhint("Put the endpoint's directory on ext4, xfs, btrfs or tmpfs.")));
+			LWLockAcquire(ironpage_lock_of_bucket(partition), LW_EXCLUSIVE);
+			partitions[locks++] = partition;
 		}
 	}
-	LWLockRelease(lock);
-	return done;
+	return locks;
+}
+
+/* Is the block what the clock saw? The caller holds its lock. */
+static bool
+unchanged(const IronpageEntry *seen)
+{
+	IronpageEntry now;
+
+	return ironpage_rs_map_peek(ironpage_map, &seen->key, &now) == 0 &&
+		memcmp(&now.written, &seen->written, sizeof(IronpageWritten)) == 0 && !now.accessed;
+}
+
+static bool
+punch_hole(int fd, BlockNumber block, int count)
+{
+	/* The file is gone, as its database is: only the entries are left. */
+	if (fd < 0)
+		return true;
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) (block % RELSEG_SIZE) * BLCKSZ,
+				  (off_t) count * BLCKSZ) == 0)
+		return true;
+	if (errno == EOPNOTSUPP && !cannot_punch)
+	{
+		cannot_punch = true;
+		ereport(WARNING,
+				(errmsg("the file system of the data directory cannot punch holes: the page cache only grows"),
+				 errhint("Put the endpoint's directory on ext4, xfs, btrfs or tmpfs.")));
+	}
+	return false;
+}
+
+/*
+ * Drops neighbouring blocks of one file, those that still are what the clock saw. A hole costs the file system the same
+ * whatever its size, so neighbours share one. No other process holds two partitions at once or waits for one while it
+ * holds another.
+ */
+static int
+punch_run(int fd, const IronpageEntry *run, int count)
+{
+	int			partitions[RUN_MAX];
+	int			locks;
+	uint64		generation;
+	int			punched = 0;
+
+	/* Storage that is local alone is never in the map; a hole in it would be a loss, so look once more. */
+	if (ironpage_is_local(node_of(&run->key), (ForkNumber) run->key.fork, &generation))
+		return 0;
+
+	locks = lock_run(run, count, partitions);
+	for (int start = 0; start < count;)
+	{
+		int			end = start;
+
+		while (end < count && generation == pg_atomic_read_u64(&ironpage_shared->init_generation) && unchanged(&run[end]))
+		{
+			/* First the horizon: whoever misses the block from now on must wait for its last change. */
+			ironpage_raise(&ironpage_shared->horizon, run[end].written.lwlsn);
+			end++;
+		}
+		if (end > start && punch_hole(fd, run[start].key.block, end - start))
+		{
+			for (int i = start; i < end; i++)
+				ironpage_rs_map_remove(ironpage_map, &run[i].key);
+			punched += end - start;
+		}
+		start = end + 1;
+	}
+	while (locks > 0)
+		LWLockRelease(ironpage_lock_of_bucket(partitions[--locks]));
+	return punched;
+}
+
+/* How many entries from the first on are neighbours in one file. */
+static int
+run_length(const IronpageEntry *entries, int count)
+{
+	int			length = 1;
+
+	while (length < Min(count, RUN_MAX) && same_file(&entries[0].key, &entries[length].key) &&
+		   entries[length].key.block == entries[0].key.block + length)
+		length++;
+	return length;
 }
 
 static int
@@ -207,8 +273,9 @@ punch_batch(IronpageEntry *batch, int count)
 	int			punched = 0;
 
 	qsort(batch, count, sizeof(IronpageEntry), compare_by_file);
-	for (int i = 0; i < count; i++)
+	for (int i = 0, length; i < count; i += length)
 	{
+		length = run_length(batch + i, count - i);
 		if (i == 0 || !same_file(&batch[i - 1].key, &batch[i].key))
 		{
 			if (fd >= 0)
@@ -224,7 +291,7 @@ punch_batch(IronpageEntry *batch, int count)
 				break;
 			}
 		}
-		punched += punch(fd, &batch[i]);
+		punched += punch_run(fd, batch + i, length);
 	}
 	if (fd >= 0)
 		close(fd);

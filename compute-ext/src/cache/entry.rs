@@ -3,6 +3,9 @@
 use crate::pins::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+/// Neighbouring blocks that stay together in the table.
+const GROUP: u32 = 16;
+
 /// Names a block. `IronpageKey` in cache.h.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
@@ -16,18 +19,18 @@ pub struct BlockKey {
 const _: () = assert!(size_of::<BlockKey>() == 20);
 
 impl BlockKey {
-    /// Two multiplications mix the 20 bytes (the finaliser of MurmurHash3 between them): neighbouring blocks spread over
-    /// all partitions.
+    /// Two multiplications mix the 20 bytes (the finaliser of MurmurHash3 between them). `GROUP` neighbouring blocks get
+    /// neighbouring buckets, so the clock meets them together and one hole can be punched for all.
     pub fn hash(&self) -> u32 {
         const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
         let high = u64::from(self.tablespace) << 32 | u64::from(self.database);
-        let low = u64::from(self.relation) << 32 | u64::from(self.block);
+        let low = u64::from(self.relation) << 32 | u64::from(self.block / GROUP);
         let mut mixed = high.wrapping_mul(MULTIPLIER) ^ low ^ u64::from(self.fork) << 61;
         mixed ^= mixed >> 33;
         mixed = mixed.wrapping_mul(0xFF51_AFD7_ED55_8CCD);
         mixed ^= mixed >> 33;
         mixed = mixed.wrapping_mul(MULTIPLIER);
-        (mixed >> 32) as u32
+        (mixed >> 32) as u32 / GROUP * GROUP + self.block % GROUP
     }
 }
 

@@ -356,6 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_stay_together_and_relations_spread_over_the_partitions() {
+        let owned = Owned::new(1 << 14, 4096);
+        let of = |relation, block| BlockKey { tablespace: 1663, database: 5, relation, fork: 0, block };
+        for start in [0, 160, 4096] {
+            let first = owned.map.bucket_of(&of(16384, start));
+            assert!((0..16).all(|n| owned.map.bucket_of(&of(16384, start + n)) == first + n));
+        }
+        let mut load = [0; PARTITIONS];
+        (0..PARTITIONS as u32 * 100).for_each(|n| load[owned.map.partition_of(&of(16384 + n % 50, n / 50))] += 1);
+        assert!(load.iter().all(|blocks| (50..200).contains(blocks)), "{load:?}");
+    }
+
+    #[test]
     fn removing_by_condition_takes_exactly_the_named() {
         let owned = Owned::new(128, 4096);
         let map = owned.map;
