@@ -1,6 +1,6 @@
 //! `ironpage doctor`: what this machine lacks for a cluster, and the way out.
 
-use crate::cluster::{Cluster, DEFAULT_PORT_BASE, MAIN};
+use crate::cluster::{Cluster, DEFAULT_PORT_BASE};
 use crate::daemons;
 use crate::endpoint::{paths::Paths, state::State};
 use crate::error::Result;
@@ -213,7 +213,7 @@ fn ports(dir: &Path) -> Vec<Finding> {
     for endpoint in &cluster.settings.endpoints {
         let state = State::read(&Paths::of(&cluster, endpoint)).ok().flatten();
         let lives = state.is_some_and(|state| state.postmaster.is_some_and(|postmaster| postmaster.is_alive()));
-        if !lives && (endpoint.name == MAIN || endpoint.branch == MAIN) {
+        if !lives {
             wanted.push((cluster.endpoint_address(endpoint).port(), format!("endpoint '{}'", endpoint.name)));
         }
     }

@@ -27,6 +27,9 @@ pub fn stop_all(cluster: &Cluster, how: Stop) -> Result<()> {
         }
     };
     for endpoint in cluster.settings.endpoints.iter().filter(|endpoint| endpoint_runs(cluster, endpoint)) {
+        if how == Stop::Fast {
+            progress::line(&format!("endpoint {}: stopping, its WAL goes to a quorum first", endpoint.name));
+        }
         let mut outcome = match how {
             Stop::Fast => endpoint::stop(cluster, endpoint, Stop::Fast, FAST_STOP),
             Stop::Immediate => Ok(()),

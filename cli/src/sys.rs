@@ -170,6 +170,26 @@ pub fn remove_shared_memory(id: i32) {
     }
 }
 
+/// The first bytes of a System V shared memory segment; `None` if it is gone, shorter, or not ours to read.
+pub fn read_shared_memory<const N: usize>(id: i32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the segment is mapped read-only at an address of the kernel's choice, its size is checked before N bytes
+    // are copied, and it is unmapped before the function returns; others may write to it, so the copy is of plain bytes.
+    unsafe {
+        let mut about: libc::shmid_ds = std::mem::zeroed();
+        if libc::shmctl(id, libc::IPC_STAT, &mut about) == -1 || about.shm_segsz < N {
+            return None;
+        }
+        let mapped = libc::shmat(id, std::ptr::null(), libc::SHM_RDONLY);
+        if mapped as isize == -1 {
+            return None;
+        }
+        std::ptr::copy_nonoverlapping(mapped.cast::<u8>(), bytes.as_mut_ptr(), N);
+        libc::shmdt(mapped);
+    }
+    Some(bytes)
+}
+
 /// Bytes free to us where `path` lies.
 pub fn free_space(path: &std::path::Path) -> io::Result<u64> {
     use std::os::unix::ffi::OsStrExt;

@@ -9,6 +9,7 @@ mod control;
 mod launcher;
 pub mod paths;
 mod postgres;
+mod shared_memory;
 pub mod state;
 pub mod supervisor;
 mod ticket;

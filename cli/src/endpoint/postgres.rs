@@ -147,12 +147,6 @@ pub fn is_ready(data_dir: &Path, pid: u32) -> bool {
     lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|status| status.trim() == "ready")
 }
 
-/// Number of the System V segment that tells this data directory's postmasters apart: line 7 of postmaster.pid.
-pub fn shared_memory(data_dir: &Path) -> Option<i32> {
-    let text = fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
-    text.lines().nth(6)?.split_whitespace().nth(1)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +175,6 @@ mod tests {
         let file = "17\n/data\n1\n5432\n/tmp\n127.0.0.1\n  123456    98\nready   \n";
         fs::write(dir.join("postmaster.pid"), file).unwrap();
         assert!(is_ready(&dir, 17) && !is_ready(&dir, 18));
-        assert_eq!(shared_memory(&dir), Some(98));
         fs::write(dir.join("postmaster.pid"), file.replace("ready", "starting")).unwrap();
         assert!(!is_ready(&dir, 17));
         fs::remove_dir_all(dir).unwrap();

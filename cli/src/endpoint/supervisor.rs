@@ -8,6 +8,7 @@ use super::control;
 use super::launcher::{self, Record, Rule, Won};
 use super::paths::{DataDir, Paths};
 use super::postgres;
+use super::shared_memory::SharedMemory;
 use super::state::{self, Phase, State};
 use super::ticket::Ticket;
 use super::wal;
@@ -19,7 +20,7 @@ use crate::log;
 use crate::port;
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::sys::{self, PidFd, Signals, Woken};
+use crate::sys::{PidFd, Signals, Woken};
 use crate::user::Owner;
 use ironpage_layout::wire::ErrorCode;
 use std::fs::{self, DirBuilder};
@@ -240,7 +241,7 @@ impl Supervisor {
                 Woken::Timeout => {
                     if !stopping && postgres::is_ready(&data_dir.path, pid) {
                         was_ready = true;
-                        shared_memory = postgres::shared_memory(&data_dir.path);
+                        shared_memory = SharedMemory::of(&data_dir.path);
                         on_ready(Instant::now());
                         self.say(Phase::Running, "");
                     }
@@ -251,8 +252,7 @@ impl Supervisor {
         self.state.postmaster = None;
         self.keep_auto_conf(data_dir);
         if status.signal().is_some() {
-            // A killed postmaster leaves its segment behind; only a restart in the same directory would have removed it.
-            shared_memory.into_iter().for_each(sys::remove_shared_memory);
+            shared_memory.iter().for_each(SharedMemory::remove);
         }
         if stopping {
             log::line("INFO", &format!("stopped: postgres {}", in_words(status)));
