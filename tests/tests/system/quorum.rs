@@ -62,7 +62,7 @@ fn without_a_quorum_commits_wait_and_reads_go_on() {
     let mut bulk = cluster.session();
     bulk.must("begin");
     bulk.must("create table big(i int, pad text)");
-    let rows = amount(20_000, 300_000);
+    let rows = amount(20_000, 900_000);
     for part in 0..3 {
         let insert = format!(
             "insert into big select g, repeat(md5(g::text), 60) from generate_series({0}, {1}) g",
