@@ -15,8 +15,8 @@ use std::process::ExitCode;
 /// Space below which nobody should begin: WAL is not trimmed yet.
 const SPACE_WARN_BYTES: u64 = 10 << 30;
 const SPACE_FAIL_BYTES: u64 = 1 << 30;
-/// What a daemon locks for its ring and buffers at least.
-const MEMLOCK_WARN_BYTES: u64 = 64 << 20;
+/// Locked memory below which the daemons' rings may not fit.
+const MEMLOCK_MIN_BYTES: u64 = 1 << 20;
 
 /// One line of the report.
 struct Finding {
@@ -46,7 +46,7 @@ fn fail(what: &'static str, text: impl Into<String>) -> Finding {
 
 /// Prints all findings. Success if none is a failure.
 pub fn doctor(dir: &Path) -> Result<ExitCode> {
-    let mut findings = vec![kernel(), io_uring(), direct_io(dir), memlock(), huge_pages(), space(dir), user(dir)];
+    let mut findings = vec![kernel(), io_uring(), direct_io(dir), memlock(), space(dir), user(dir)];
     findings.extend(postgres());
     findings.push(programs());
     findings.extend(ports(dir));
@@ -112,26 +112,16 @@ fn direct_io(dir: &Path) -> Finding {
     }
 }
 
+/// The rings are all that the daemons lock: a few hundred KiB each (buffers are not registered, huge pages not used).
 fn memlock() -> Finding {
     match sys::memlock_limit() {
-        Ok(Some(limit)) if limit < MEMLOCK_WARN_BYTES && !sys::is_root() => warn(
-            "memlock",
-            format!(
-                "{} KiB: works, with more CPU per read; `ulimit -l unlimited` (limits.conf: memlock) registers buffers",
-                limit >> 10
-            ),
-        ),
+        Ok(Some(limit)) if limit < MEMLOCK_MIN_BYTES => {
+            let limit = limit >> 10;
+            warn("memlock", format!("{limit} KiB may be too little for the daemons' rings; raise memlock in limits.conf to 8192"))
+        }
         Ok(Some(limit)) => ok("memlock", format!("{} KiB", limit >> 10)),
         Ok(None) => ok("memlock", "unlimited"),
         Err(error) => warn("memlock", format!("cannot tell: {error}")),
-    }
-}
-
-fn huge_pages() -> Finding {
-    let reserved = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
-    match reserved.trim().parse::<u64>() {
-        Ok(pages) if pages > 0 => ok("huge pages", format!("{pages} reserved")),
-        _ => warn("huge pages", "none reserved: works, with less throughput; `sysctl vm.nr_hugepages=256` reserves 512 MiB"),
     }
 }
 
