@@ -8,6 +8,7 @@
 #include "commands/defrem.h"
 #include "commands/tablespace.h"
 #include "commit.h"
+#include "move.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "replication/walsender.h"
@@ -62,22 +63,6 @@ force_wal_log(CreatedbStmt *create)
 	}
 }
 
-static void
-refuse_move_of_database(const AlterDatabaseStmt *alter)
-{
-	ListCell   *cell;
-
-	foreach(cell, alter->options)
-	{
-		if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("ALTER DATABASE SET TABLESPACE is not supported by Ironpage"),
-					 errdetail("It copies files, which hold only part of the pages here."),
-					 errhint("Move tables and indexes one by one: ALTER TABLE ALL IN TABLESPACE ... SET TABLESPACE ...")));
-	}
-}
-
 /* A tablespace somewhere else would be written by every branch that comes to life from this one. */
 static bool
 keep_tablespace_inside(CreateTableSpaceStmt *create)
@@ -129,11 +114,30 @@ call_next_in_place(PlannedStmt *planned, const char *text, bool read_only_tree, 
 }
 
 static void
+call_next_moving(const IronpageMove *move, PlannedStmt *planned, const char *text, bool read_only_tree,
+				 ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+				 DestReceiver *destination, QueryCompletion *completion)
+{
+	PG_TRY();
+	{
+		call_next(planned, text, read_only_tree, context, params, environment, destination, completion);
+		ironpage_move_done(move);
+	}
+	PG_FINALLY();
+	{
+		ironpage_move_release(move);
+	}
+	PG_END_TRY();
+}
+
+static void
 process_utility(PlannedStmt *planned, const char *text, bool read_only_tree, ProcessUtilityContext context,
 				ParamListInfo params, QueryEnvironment *environment, DestReceiver *destination, QueryCompletion *completion)
 {
 	Node	   *statement = planned->utilityStmt;
 	bool		inside = false;
+	bool		moves = false;
+	IronpageMove move;
 	Oid			dropped = InvalidOid;
 
 	if (!IsA(statement, TransactionStmt))
@@ -165,7 +169,7 @@ process_utility(PlannedStmt *planned, const char *text, bool read_only_tree, Pro
 			refuse_fixed_setting(((AlterRoleSetStmt *) statement)->setstmt);
 			break;
 		case T_AlterDatabaseStmt:
-			refuse_move_of_database((AlterDatabaseStmt *) statement);
+			moves = ironpage_move_begin((AlterDatabaseStmt *) statement, &move);
 			break;
 		case T_DropdbStmt:
 			dropped = get_database_oid(((DropdbStmt *) statement)->dbname, true);
@@ -176,7 +180,9 @@ process_utility(PlannedStmt *planned, const char *text, bool read_only_tree, Pro
 
 	if (finishes_prepared(statement))
 		ironpage_commit_hold_cancels();
-	if (inside)
+	if (moves)
+		call_next_moving(&move, planned, text, read_only_tree, context, params, environment, destination, completion);
+	else if (inside)
 		call_next_in_place(planned, text, read_only_tree, context, params, environment, destination, completion);
 	else
 		call_next(planned, text, read_only_tree, context, params, environment, destination, completion);
