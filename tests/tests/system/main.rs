@@ -12,6 +12,7 @@ mod fencing;
 mod first_steps;
 mod load;
 mod quorum;
+mod wal_ends;
 
 /// How often or how long something is done: the short form, and the long one.
 fn amount<T>(short: T, soak: T) -> T {
