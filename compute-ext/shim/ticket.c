@@ -102,7 +102,8 @@ remove_durably(void)
 void
 ironpage_ticket_consume(void)
 {
-	static char text[65536];
+	/* A history of the 65,536 terms that the wire allows, 48 bytes each at most, and some lines. */
+	static char text[4 * 1024 * 1024];
 	int			fd = open(TICKET_FILE, O_RDONLY | O_CLOEXEC);
 	ssize_t		length;
 
@@ -116,6 +117,8 @@ ironpage_ticket_consume(void)
 	if (length < 0)
 		ereport(FATAL, (errcode_for_file_access(), errmsg("could not read \"%s\": %m", TICKET_FILE)));
 	close(fd);
+	if (length == sizeof(text) - 1)
+		malformed("history");
 
 	text[length] = '\0';
 	for (ssize_t i = 0; i < length; i++)

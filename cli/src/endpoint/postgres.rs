@@ -41,6 +41,10 @@ fn fixed_settings(cluster: &Cluster, endpoint: &Endpoint, paths: &Paths) -> Vec<
         ("restart_after_crash", "off".into()),
         ("logging_collector", "off".into()),
         ("synchronous_standby_names", "walproposer".into()),
+        // The walproposer's place and its slot, which keeps WAL until every safekeeper has it.
+        ("max_wal_senders", "10".into()),
+        ("max_replication_slots", "10".into()),
+        ("max_slot_wal_keep_size", "-1".into()),
         ("ironpage.safekeepers", safekeepers),
         ("ironpage.pageserver", cluster.pageserver().address.to_string()),
     ]
