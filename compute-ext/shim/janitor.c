@@ -417,6 +417,9 @@ ironpage_janitor_main(Datum argument)
 	ironpage_shared->janitor_latch = MyLatch;
 	ironpage_selftest_worker();
 
+	/* A janitor before us may have opened the current generation: the vacuums it waited for are among these. */
+	collect_vacuums();
+
 	while (!ShutdownRequestPending)
 	{
 		if (ConfigReloadPending)
