@@ -414,7 +414,7 @@ ironpage_fetch(const IronpageKey *key, XLogRecPtr not_modified_since, char *page
 			wait_for_better_times(&patience, key, false);
 			continue;
 		}
-		if (reply.kind == REPLY_PAGE)
+		if (reply.kind == REPLY_PAGE && reply.lsn >= not_modified_since)
 		{
 			memcpy(page, fetched.data, BLCKSZ);
 			ironpage_count(IPC_FETCHES);
@@ -430,7 +430,8 @@ ironpage_fetch(const IronpageKey *key, XLogRecPtr not_modified_since, char *page
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("could not read block %u of relation %u/%u/%u fork %u from the pageserver at %s: %s", key->block,
 						key->tablespace, key->database, key->relation, key->fork, ironpage_pageserver,
-						reply.kind == REPLY_ERROR ? reply.message : "it answered something else"),
+						reply.kind == REPLY_ERROR ? reply.message :
+						reply.kind == REPLY_PAGE ? "it sent an older state" : "it answered something else"),
 				 errdetail("It was asked for its newest state, at least %X/%X.", LSN_FORMAT_ARGS(not_modified_since))));
 	}
 }

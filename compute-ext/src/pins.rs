@@ -47,11 +47,13 @@ const FIRST_REAL_LSN: u64 = 16 << 20;
 const SEQUENCE_MAGIC: u32 = 0x1717;
 /// FirstNormalObjectId (access/transam.h).
 const FIRST_NORMAL_OID: u32 = 16384;
+/// pg_largeobject and its index (catalog/pg_largeobject.h): people's data, as much as they like.
+const LARGE_OBJECTS: [u32; 2] = [2613, 2683];
 /// VISIBILITYMAP_FORKNUM.
 const VM_FORK: u32 = 2;
 
 fn is_catalog(key: &BlockKey) -> bool {
-    key.tablespace == GLOBAL_TABLESPACE || key.relation < FIRST_NORMAL_OID
+    key.tablespace == GLOBAL_TABLESPACE || (key.relation < FIRST_NORMAL_OID && !LARGE_OBJECTS.contains(&key.relation))
 }
 
 /// The pin that a page, written by a backend, has for as long as it is that copy.
@@ -166,6 +168,7 @@ mod tests {
         assert_eq!(standing_pin(&BlockKey { fork: 2, ..HEAP }, &real), Pin::Vm);
         assert_eq!(standing_pin(&BlockKey { relation: 16383, ..HEAP }, &real), Pin::Catalog);
         assert_eq!(standing_pin(&BlockKey { tablespace: 1664, ..HEAP }, &real), Pin::Catalog);
+        assert_eq!(standing_pin(&BlockKey { relation: 2613, ..HEAP }, &real), Pin::None);
     }
 
     #[test]
