@@ -23,6 +23,7 @@
 #define CLASSES 1024
 
 void	   *ironpage_map;
+uint64		ironpage_map_capacity = CAPACITY_MAX;
 
 typedef struct Class
 {
@@ -61,6 +62,7 @@ ironpage_cache_create(void)
 					 errmsg("could not map %zu bytes for the cache map: %m", (size_t) ironpage_rs_map_size(buckets, capacity)),
 					 errhint("Allow the process more address space (ulimit -v), or lower ironpage.cache_size.")));
 	}
+	ironpage_map_capacity = capacity;
 	if (ironpage_rs_map_create(ironpage_map, buckets, capacity) != 0)
 		elog(FATAL, "could not create the cache map");
 }
@@ -197,6 +199,9 @@ ironpage_cache_database_dropped(Oid database)
 	IronpageMatch which = {.database = database};
 
 	forget_matching(&which);
+
+	/* Its init forks are gone too, without a call for each. */
+	pg_atomic_fetch_add_u64(&ironpage_shared->init_generation, 1);
 }
 
 void
@@ -210,8 +215,10 @@ ironpage_cache_database_moved(Oid database, Oid from_tablespace, Oid to_tablespa
 
 	/*
 	 * Nobody is connected to the database and the checkpoint of the move wrote its buffers, so the copies do not change
-	 * here. Under its new name no page exists at the pageserver before the record of the move.
+	 * here. Under its new name no page exists at the pageserver before the record of the move, so fetches will wait for
+	 * that: it must be on its way.
 	 */
+	XLogFlush(moved);
 	ironpage_raise(&ironpage_shared->horizon, moved);
 	for (uint32 bucket = 0; bucket < buckets; bucket++)
 	{

@@ -95,6 +95,7 @@ extern uint32 ironpage_rs_page_crc(const char *page);
 
 /* cache.c */
 extern void *ironpage_map;
+extern uint64 ironpage_map_capacity;	/* entries it has room for */
 
 static inline IronpageKey
 ironpage_key(RelFileNode node, ForkNumber fork, BlockNumber block)
@@ -128,11 +129,11 @@ extern void ironpage_put(const IronpageKey *key, const IronpageWritten *written)
 /* Forgets `count` blocks of a fork from `first` on, taking each partition's lock. */
 extern void ironpage_forget(RelFileNode node, ForkNumber fork, BlockNumber first, BlockNumber count);
 
-/* Blocks that ironpage.cache_size allows. */
+/* Blocks that ironpage.cache_size allows, and never so many that the map is full before the janitor begins. */
 static inline uint64
 ironpage_cache_target(void)
 {
-	return (uint64) ironpage_cache_size_mb * (1024 * 1024 / BLCKSZ);
+	return Min((uint64) ironpage_cache_size_mb * (1024 * 1024 / BLCKSZ), ironpage_map_capacity / 4 * 3);
 }
 
 /* pages.c */
