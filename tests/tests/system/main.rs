@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod bad_input;
+mod cache;
 mod commits;
 mod crash;
 mod dependencies;
