@@ -96,7 +96,7 @@ fn start_row(options: &Options, cluster: &Cluster, ours: Server, stock: &Stock) 
         let begun = Instant::now();
         cluster.ironpage(&["endpoint", "start", "main"])?;
         ironpage.push(ours.first_row(options, begun)?);
-        stock.stop()?;
+        stock.stop_primary()?;
         plain.push(stock.timed_start(options)?);
     }
     let median = |mut times: Vec<Duration>| {

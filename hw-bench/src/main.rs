@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 20)]
     scale: u32,
     /// First of 40 free ports on 127.0.0.1.
-    #[arg(long, default_value_t = 56320)]
+    #[arg(long, default_value_t = 26320)]
     port_base: u16,
     /// Result as JSON instead of a table.
     #[arg(long)]

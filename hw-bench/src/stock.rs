@@ -120,11 +120,10 @@ impl Stock {
         run(self.tool("pg_ctl").arg("-D").arg(directory).arg("-l").arg(log).args(["-w", "start"])).map(drop)
     }
 
-    pub fn stop(&self) -> anyhow::Result<()> {
-        for directory in self.directories.iter().rev() {
-            run(self.tool("pg_ctl").arg("-D").arg(directory).args(["-m", "fast", "-w", "stop"]))?;
-        }
-        Ok(())
+    /// Stops the primary; its standby goes on.
+    pub fn stop_primary(&self) -> anyhow::Result<()> {
+        let primary = self.directories.first().context("never started")?;
+        run(self.tool("pg_ctl").arg("-D").arg(primary).args(["-m", "fast", "-w", "stop"])).map(drop)
     }
 
     /// Starts the stopped primary; the time until a first row.
