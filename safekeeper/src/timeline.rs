@@ -86,6 +86,11 @@ impl Timeline {
     /// Reads the control file and finds the end of the WAL.
     pub async fn load(dir: &Path, context: Rc<Context>) -> Result<Rc<Timeline>> {
         let Control { properties, state } = control::read(dir).await?;
+        // A process that was killed may have replaced the control file, or made the timeline, and flushed no
+        // directory: a vote that is read here must not be undone by a loss of power.
+        for parent in dir.ancestors().take(3) {
+            fs::sync_dir(parent).await?;
+        }
         let wal = Rc::new(Wal::load(dir, &properties, state.commit_lsn).await?);
         let end = wal.durable();
         let acceptor = Acceptor::new(state, properties.system_id, end, end);

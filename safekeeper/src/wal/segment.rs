@@ -59,6 +59,8 @@ pub async fn create(dir: &Path, number: u64) -> Result<File> {
     };
     if let Err(error) = made.await {
         let _ = fs::remove_file(&new).await;
+        // It may have its name already, which the directory does not have for good.
+        let _ = fs::remove_file(&path).await;
         return Err(error.into());
     }
     open_to_write(dir, number).await

@@ -88,6 +88,7 @@ impl Wal {
             warn!("timeline {timeline}: WAL ends at {at}, what stands behind it is no record and is cleared: {broken}");
         }
         clear_after(dir, &mut reader, &segments, at).await?;
+        sync_from(dir, from, at).await?;
         let tail = read_tail(&mut reader, at).await?;
         Ok(Wal {
             timeline,
@@ -313,6 +314,17 @@ impl Wal {
             state.pending = Vec::new();
         }
     }
+}
+
+/// Makes the WAL found between `from` and `to` durable, and the segments' names. What a killed process wrote and
+/// never flushed reads back like the rest, as long as the machine lives.
+async fn sync_from(dir: &Path, from: Lsn, to: Lsn) -> Result<()> {
+    for number in from.segment()..=to.segment() {
+        if fs::exists(&segment::path(dir, number)).await? {
+            segment::open_to_write(dir, number).await?.sync_data().await?;
+        }
+    }
+    Ok(fs::sync_dir(dir).await?)
 }
 
 /// Makes everything from `at` on zeros, durably. The zeros at `at` come before any segment is removed:
