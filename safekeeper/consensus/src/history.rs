@@ -14,9 +14,11 @@ pub fn common_point(ours: &TermHistory, end: Lsn, theirs: &TermHistory) -> Lsn {
     end.min(ends_at(ours)).min(ends_at(theirs))
 }
 
-/// The history of a leader of `term` that starts at `at` behind a log with history `base`.
+/// The history of a leader of `term` that starts at `at` behind a log with history `base`. A term that
+/// left no WAL before `at` is dropped: it names no byte, and elections that led to nothing must not fill the
+/// history, whose length is bounded.
 pub fn extended(base: &TermHistory, term: Term, at: Lsn) -> TermHistory {
-    let mut entries: Vec<_> = base.0.iter().copied().filter(|entry| entry.1 <= at).collect();
+    let mut entries: Vec<_> = base.0.iter().copied().filter(|entry| entry.1 < at).collect();
     entries.push((term, at));
     TermHistory(entries)
 }
@@ -65,9 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_drops_entries_that_start_behind_its_log() {
+    fn a_new_leader_drops_entries_that_name_nothing_in_its_log() {
         let base = history(&[(1, 10), (2, 90), (3, 95)]);
-        assert_eq!(extended(&base, Term(4), Lsn(90)), history(&[(1, 10), (2, 90), (4, 90)]));
+        assert_eq!(extended(&base, Term(4), Lsn(90)), history(&[(1, 10), (4, 90)]));
+        assert_eq!(extended(&base, Term(4), Lsn(91)), history(&[(1, 10), (2, 90), (4, 91)]));
+        // Logs of the dropped term and of one it followed are cut where it began.
+        assert_eq!(common_point(&history(&[(1, 10), (2, 90)]), Lsn(200), &history(&[(1, 10), (4, 90)])), Lsn(90));
+        assert_eq!(common_point(&history(&[(1, 10), (2, 90)]), Lsn(90), &history(&[(1, 10), (4, 90)])), Lsn(90));
         assert!(check(&base, Term(3)).is_ok() && check(&base, Term(4)).is_err());
         assert!(check(&history(&[(2, 5), (1, 9)]), Term(1)).is_err());
         assert!(check(&history(&[]), Term(0)).is_err());

@@ -33,6 +33,7 @@ fn run(test: &'static str, faults_of: impl Fn(u64) -> Faults) {
     let first = Instant::now();
     let base = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
     let (mut seeds, mut terms, mut bytes) = (0u64, 0, 0);
+    let mut seen = sim::Seen::default().all();
     while seeds == 0 || first.elapsed() < time {
         let seed = base.wrapping_add(seeds);
         let _print = PrintSeed(test, seed);
@@ -40,9 +41,13 @@ fn run(test: &'static str, faults_of: impl Fn(u64) -> Faults) {
         seeds += 1;
         terms += outcome.terms;
         bytes += outcome.committed_bytes;
+        seen.iter_mut().zip(outcome.seen.all()).for_each(|(sum, (_, count))| sum.1 += count);
     }
-    eprintln!("{test}: {seeds} seeds from {base} on, {terms} terms won, {bytes} bytes committed");
+    eprintln!("{test}: {seeds} seeds from {base} on, {terms} terms won, {bytes} bytes committed, {seen:?}");
     assert!(terms as u64 >= seeds && bytes > seeds * 2000, "the simulation does not do its work");
+    for (what, count) in seen.into_iter().filter(|_| seeds > 1000) {
+        assert!(count > 0, "{what} never came up");
+    }
 }
 
 /// Long terms with much WAL, in which disks lose power.

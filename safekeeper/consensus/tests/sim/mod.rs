@@ -65,12 +65,46 @@ pub struct World {
     conns: BTreeMap<ConnId, (usize, usize)>,
     cut: BTreeSet<(Place, Place)>,
     oracle: Oracle,
+    seen: Seen,
+    /// Who asked for votes in which term.
+    stood: BTreeMap<Term, BTreeSet<usize>>,
 }
 
 /// What a run came to, so that a test can tell that something happened at all.
 pub struct Outcome {
     pub terms: usize,
     pub committed_bytes: u64,
+    pub seen: Seen,
+}
+
+/// How often what the protocol is there for came up.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Seen {
+    /// Candidates that lost to another one.
+    pub lost: u64,
+    /// Terms in which nobody won although two or more stood for it.
+    pub split: u64,
+    /// Logs that had to be cut.
+    pub cuts: u64,
+    /// Power cuts within such a cut.
+    pub crashes_in_cut: u64,
+    /// Pieces of WAL taken from peers.
+    pub pulled: u64,
+    /// Power cuts while WAL from peers was missing, some of it there.
+    pub crashes_in_recovery: u64,
+}
+
+impl Seen {
+    pub fn all(&self) -> [(&'static str, u64); 6] {
+        [
+            ("elections lost", self.lost),
+            ("votes split", self.split),
+            ("logs cut", self.cuts),
+            ("crashes in a cut", self.crashes_in_cut),
+            ("pieces pulled from peers", self.pulled),
+            ("crashes in a recovery", self.crashes_in_recovery),
+        ]
+    }
 }
 
 impl World {
@@ -87,12 +121,26 @@ impl World {
             conns: BTreeMap::new(),
             cut: BTreeSet::new(),
             oracle: Oracle::new(),
+            seen: Seen::default(),
+            stood: BTreeMap::new(),
         };
         world.new_leader();
         world.after(20, Event::Mischief);
         world.go_on_until(faults.duration_ms, |_| false);
         world.peace();
-        Outcome { terms: world.oracle.terms_won(), committed_bytes: world.oracle.committed.end().since(START) }
+        let split = world.stood.iter().filter(|(term, who)| who.len() > 1 && !world.oracle.has_winner(**term)).count();
+        let nodes = world.nodes.iter().map(|node| node.seen).fold(world.seen, |sum, node| Seen {
+            cuts: sum.cuts + node.cuts,
+            crashes_in_cut: sum.crashes_in_cut + node.crashes_in_cut,
+            pulled: sum.pulled + node.pulled,
+            crashes_in_recovery: sum.crashes_in_recovery + node.crashes_in_recovery,
+            ..sum
+        });
+        Outcome {
+            terms: world.oracle.terms_won(),
+            committed_bytes: world.oracle.committed.end().since(START),
+            seen: Seen { split: split as u64, ..nodes },
+        }
     }
 
     /// After the last fault a leader is elected, commits, and all nodes end up with its log.
@@ -305,7 +353,10 @@ impl World {
                         continue;
                     };
                     let message = match message {
-                        Message::VoteRequest => ToNode::Vote(term),
+                        Message::VoteRequest => {
+                            self.stood.entry(term).or_default().insert(id);
+                            ToNode::Vote(term)
+                        }
                         Message::Elected(history) => ToNode::Elected(term, history),
                         Message::Append { begin, length, commit } => {
                             let wal = leader.wal.as_ref().filter(|_| length > 0);
@@ -326,6 +377,7 @@ impl World {
                     self.oracle.committed(term, commit, leader.wal.as_ref(), &self.nodes);
                 }
                 Action::Lost { .. } | Action::Fenced { .. } => {
+                    self.seen.lost += u64::from(matches!(action, Action::Lost { .. }));
                     leader.dead = true;
                     if self.faults.is_none() {
                         self.new_leader();

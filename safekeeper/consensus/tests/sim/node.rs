@@ -1,5 +1,6 @@
 //! A safekeeper of the simulation: the acceptor over a disk that loses what was not flushed.
 
+use super::Seen;
 use super::random::Random;
 use super::wal::{START, Wal};
 use ironpage_consensus::acceptor::{Action, Reply};
@@ -50,6 +51,8 @@ pub struct Node {
     /// What happened since the world last looked.
     pub replies: Vec<(ConnId, FromNode)>,
     pub work_began: bool,
+    pub seen: Seen,
+    recovered: bool,
 }
 
 impl Node {
@@ -66,6 +69,8 @@ impl Node {
             wants: None,
             replies: Vec::new(),
             work_began: false,
+            seen: Seen::default(),
+            recovered: false,
         };
         node.start();
         node
@@ -82,9 +87,14 @@ impl Node {
     /// Power is cut: of what was not flushed any prefix may be there, of what was being done any part.
     pub fn crash(&mut self, random: &mut Random) {
         let mut kept = random.between(self.durable_end.0, self.wal.end().0);
+        let recovering = self.acceptor.as_ref().is_some_and(|acceptor| acceptor.recovery().is_some());
+        self.seen.crashes_in_recovery += u64::from(recovering && self.recovered);
         match self.work.pop_front() {
             // The cut had zeroed some of the tail.
-            Some(Work::Truncate(to)) => kept = random.between(to.0, self.durable_end.0),
+            Some(Work::Truncate(to)) => {
+                self.seen.crashes_in_cut += 1;
+                kept = random.between(to.0, self.durable_end.0);
+            }
             Some(Work::Persist(state)) if random.chance(500) => self.durable = state,
             _ => {}
         }
@@ -138,6 +148,10 @@ impl Node {
         if let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| !acceptor.busy()) {
             acceptor.recovered(term, begin, wal.len(), &mut out);
         }
+        if !out.is_empty() {
+            self.seen.pulled += 1;
+            self.recovered = true;
+        }
         self.carry_out(out, wal);
     }
 
@@ -160,7 +174,10 @@ impl Node {
                 Action::Truncate { to } => self.add_work(Work::Truncate(to)),
                 Action::Persist(state) => self.add_work(Work::Persist(state)),
                 Action::Send { conn, term, reply } => self.replies.push((conn, FromNode::Reply(term, reply))),
-                Action::Recover(recovery) => self.wants = Some(recovery),
+                Action::Recover(recovery) => {
+                    self.recovered = false;
+                    self.wants = Some(recovery);
+                }
                 Action::Close { conn, error } => self.replies.push((conn, FromNode::Closed(error))),
             }
         }
@@ -196,6 +213,7 @@ impl Node {
                 acceptor.flushed(self.durable_end, self.wal.record_end(self.durable_end), &mut out);
             }
             Work::Truncate(to) => {
+                self.seen.cuts += 1;
                 self.wal.cut(to);
                 self.durable_end = to;
                 acceptor.truncated(self.wal.record_end(to), &mut out);

@@ -31,6 +31,10 @@ impl Oracle {
         self.won.len()
     }
 
+    pub fn has_winner(&self, term: Term) -> bool {
+        self.won.contains_key(&term)
+    }
+
     pub fn won(&mut self, leader: usize, term: Term, start: Lsn) {
         let other = self.won.insert(term, (leader, start));
         assert!(other.is_none(), "two leaders of term {term}: {other:?} and {leader}");
