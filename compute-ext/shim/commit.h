@@ -15,6 +15,9 @@ extern void ironpage_commit_wait(XLogRecPtr record);
 /* The same for the last record this process inserted. */
 extern void ironpage_commit_wait_last(void);
 
+/* The commit of the current transaction waits whatever synchronous_commit is (ForceSyncCommit, access/transam/xact.c). */
+extern void ironpage_commit_force(void);
+
 /* Cancel requests between the two calls are only remembered. The first may raise one that came before it. */
 extern void ironpage_commit_hold_cancels(void);
 extern void ironpage_commit_release_cancels(void);

@@ -84,6 +84,14 @@ finishes_prepared(const Node *statement)
 		((const TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED;
 }
 
+/* These call ForceSyncCommit. */
+static bool
+forces_commit(const Node *statement)
+{
+	return IsA(statement, CreatedbStmt) || IsA(statement, DropdbStmt) ||
+		IsA(statement, CreateTableSpaceStmt) || IsA(statement, DropTableSpaceStmt);
+}
+
 static void
 call_next(PlannedStmt *planned, const char *text, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
 		  QueryEnvironment *environment, DestReceiver *destination, QueryCompletion *completion)
@@ -143,6 +151,9 @@ process_utility(PlannedStmt *planned, const char *text, bool read_only_tree, Pro
 	if (!IsA(statement, TransactionStmt))
 		ironpage_check_contact();
 
+	if (forces_commit(statement))
+		ironpage_commit_force();
+
 	switch (nodeTag(statement))
 	{
 		case T_CreatedbStmt:
@@ -190,8 +201,7 @@ process_utility(PlannedStmt *planned, const char *text, bool read_only_tree, Pro
 	/* Committed or rolled back locally; an error above has let go of the cancels as it aborted the transaction. */
 	if (finishes_prepared(statement))
 	{
-		if (synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
-			ironpage_commit_wait_last();
+		ironpage_commit_wait_last();
 		ironpage_commit_release_cancels();
 	}
 	if (OidIsValid(dropped))
