@@ -59,10 +59,19 @@ pub fn postgres_bindir() -> Result<PathBuf> {
     let has_server = |dir: &PathBuf| dir.join("postgres").is_file();
     if let Some(chosen) = std::env::var_os("PG_CONFIG") {
         let dir = run(Path::new(&chosen), "--bindir").map(PathBuf::from);
-        return dir.filter(has_server).ok_or_else(|| Error::Missing {
+        let dir = dir.filter(has_server).ok_or_else(|| Error::Missing {
             what: format!("the server of PG_CONFIG={}", chosen.display()),
             way_out: "point it to the pg_config of an installed PostgreSQL 15, or unset it".into(),
-        });
+        })?;
+        let version = server_version(&dir)?;
+        if version / 10_000 != 15 {
+            return Err(Error::Refused(format!(
+                "PG_CONFIG={} is of PostgreSQL {}: point it to the pg_config of an installed PostgreSQL 15, or unset it",
+                chosen.display(),
+                version / 10_000
+            )));
+        }
+        return Ok(dir);
     }
     let debian = PathBuf::from("/usr/lib/postgresql/15/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
