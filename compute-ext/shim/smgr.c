@@ -204,7 +204,7 @@ handle_mismatch(SMgrRelation reln, const IronpageKey *key, const IronpageEntry *
  * Keeps a fetched page in the local file, unless somebody wrote the block meanwhile, or wrote it and the janitor punched
  * it: then a version older than the horizon must not come back. False if the block has become valid.
  *
- * The read itself does not need the copy: a full disk here is a warning.
+ * The read itself does not need the copy: a full disk here is a line in the log.
  */
 static bool
 store_fetched(SMgrRelation reln, const IronpageKey *key, const char *page, XLogRecPtr served)
@@ -243,7 +243,7 @@ store_fetched(SMgrRelation reln, const IronpageKey *key, const char *page, XLogR
 		{
 			ErrorData  *error = CopyErrorData();
 
-			ereport(WARNING, (errmsg("a page was read but not cached: %s", error->message)));
+			ereport(LOG, (errmsg("a page was read but not cached: %s", error->message)));
 			FreeErrorData(error);
 			warned = true;
 		}
