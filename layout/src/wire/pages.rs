@@ -1,4 +1,5 @@
 //! Pages out of a pageserver. The header's term is the compute's; a higher one known answers `Fenced`.
+//! Term 0 with a `request_lsn` reads history, as nobody's primary.
 
 use super::{WireError, payload};
 use crate::crc::crc32c;

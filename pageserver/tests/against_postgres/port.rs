@@ -265,6 +265,12 @@ async fn fencing(reader: &mut Client, pageserver: &Pageserver, scratch: &Scratch
     assert_eq!((reply.code(), reply.term), (ErrorCode::Fenced, Term(5)));
     assert_eq!(reader.wait_for(Term(3), wal.end).await.1, Term(5), "the old one learns of the new one");
     assert_eq!(pageserver.counter("fenced"), before + 1);
+    // History is nobody's: a reader at an LSN needs no term, one of the newest state does.
+    let mut at_lsn = newest(rel, 0, 1, wal.end);
+    at_lsn.request_lsn = wal.end.0.into();
+    assert_eq!(reader.get(Term(0), at_lsn).await.kind, Kind::Pages);
+    assert_eq!(reader.get(Term(0), newest(rel, 0, 1, wal.end)).await.code(), ErrorCode::Fenced);
+    assert_eq!(pageserver.counter("fenced"), before + 2);
     let mut admin = Client::connect(&pageserver.address, Role::Admin).await;
     assert_eq!(admin.base_backup(Term(4), wal.end, 20).await.1.code(), ErrorCode::Fenced);
 }
