@@ -8,9 +8,11 @@ mod ports;
 mod starts;
 
 use crate::crash::{assert_all_there, commits_during};
-use ironpage_tests::{Cluster, Process, eventually, wait_until};
+use ironpage_tests::{Cluster, Process, eventually, signal, wait_until};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -35,6 +37,24 @@ fn wait_logged(process: &Process, parts: &[&str]) {
     eventually(&format!("{} logs {parts:?}", process.name), MINUTE, || {
         log_of(&process.log).lines().any(|line| parts.iter().all(|part| line.contains(part))).then_some(())
     });
+}
+
+/// Whether `ironpage up` says something that holds `part`; it is interrupted then, for it goes on trying
+/// what may yet work. False if it succeeds without.
+fn up_says(cluster: &Cluster, part: &str) -> bool {
+    let mut up = Command::new(Cluster::program("ironpage"));
+    up.arg("--dir").arg(&cluster.dir).args(["up", "--detach"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut up = up.spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(up.stderr.take().unwrap()).lines() {
+        said += &(line.unwrap() + "\n");
+        if said.contains(part) {
+            signal(up.id() as i32, libc::SIGINT);
+        }
+    }
+    let status = up.wait().unwrap();
+    assert!(status.success() || said.contains(part), "{part} is not in {said}");
+    said.contains(part)
 }
 
 /// The directories `ROOT/<tenant>/<timeline>` of a daemon, which has one timeline.

@@ -1,9 +1,8 @@
 //! Starts that cannot work: another Postgres, files that are none, no permission.
 
-use super::assert_no_panic;
-use ironpage_tests::{Cluster, signal};
+use super::{assert_no_panic, up_says};
+use ironpage_tests::Cluster;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -166,7 +165,7 @@ fn directories_that_are_none_are_named() {
         fs::rename(&path, &aside).unwrap();
         fs::write(&path, "not a directory").unwrap();
         if what == "endpoints" {
-            assert_told_while_waiting(&cluster, named);
+            assert!(up_says(&cluster, named), "{named} was not named");
         } else {
             assert_refused(&cluster.ironpage(&["up", "--detach"]), &[named]);
         }
@@ -177,19 +176,6 @@ fn directories_that_are_none_are_named() {
     cluster.start();
     assert_eq!(cluster.sql("select count(*) from acked"), "1");
     assert_no_panic(&cluster);
-}
-
-/// An endpoint's start waits for its causes to go away, and says meanwhile what they are.
-fn assert_told_while_waiting(cluster: &Cluster, part: &str) {
-    let mut up = Command::new(Cluster::program("ironpage"));
-    up.arg("--dir").arg(&cluster.dir).args(["up", "--detach"]).stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::null());
-    let mut up = up.spawn().unwrap();
-    let mut lines = BufReader::new(up.stderr.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains(part)), "{part} was not named");
-    signal(up.id() as i32, libc::SIGINT);
-    // It may still have much to say.
-    std::thread::spawn(move || lines.count());
-    assert!(!up.wait().unwrap().success());
 }
 
 #[test]
