@@ -440,7 +440,9 @@ ironpage_janitor_main(Datum argument)
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, nap_ms, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
-	proc_exit(0);
+
+	/* With status 0 a worker is gone for good (bgworker.c), but the signal may have been for this one alone. */
+	proc_exit(1);
 }
 
 void
