@@ -9,6 +9,7 @@ mod cache;
 mod commits;
 mod crash;
 mod dependencies;
+mod durability;
 mod failure_cases;
 mod fencing;
 mod first_steps;
