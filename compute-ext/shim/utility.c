@@ -27,8 +27,10 @@ static const char *const fixed_settings[] = {
 	"synchronous_standby_names",
 	"restart_after_crash",
 	"max_slot_wal_keep_size",
+	"max_replication_slots",
 	"wal_level",
 	"max_wal_senders",
+	"archive_mode",
 	"data_sync_retry",
 };
 

@@ -45,6 +45,8 @@ fn fixed_settings(cluster: &Cluster, endpoint: &Endpoint, paths: &Paths) -> Vec<
         ("max_wal_senders", "10".into()),
         ("max_replication_slots", "10".into()),
         ("max_slot_wal_keep_size", "-1".into()),
+        // An archive of local WAL could hold what no quorum has, and what a later start writes otherwise.
+        ("archive_mode", "off".into()),
         ("ironpage.safekeepers", safekeepers),
         ("ironpage.pageserver", cluster.pageserver().address.to_string()),
     ]
