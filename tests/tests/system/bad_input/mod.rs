@@ -1,9 +1,10 @@
 //! What is not as it should be, from the network, on disk and around the processes: an error that names the
 //! thing, no panic, and nothing lost that was acknowledged.
 
+mod disk;
 mod files;
 mod frames;
-
+mod full_disks;
 mod ports;
 mod starts;
 
