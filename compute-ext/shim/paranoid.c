@@ -15,6 +15,7 @@
 #include "access/xlog_internal.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
+#include "storage/buf_internals.h"
 #include "storage/bufpage.h"
 
 /* Last two bytes of a page, by which the index access methods tell their pages apart (as pg_filedump does). */
@@ -76,6 +77,39 @@ mask(char *page, ForkNumber fork, BlockNumber block, RmgrId rmgr)
 		memset(&SpGistPageGetMeta((Page) page)->lastUsedPages, 0, sizeof(SpGistLUPCache));
 }
 
+/*
+ * Does somebody else have the page in shared buffers, or has it been written since? pg_prewarm reads files past the
+ * buffers, where a page can be newer. For a read into a buffer neither can be: its buffer is not valid yet.
+ */
+static bool
+is_outdated(const IronpageEntry *entry)
+{
+	LWLock	   *lock = ironpage_lock_of(&entry->key);
+	IronpageEntry now;
+	BufferTag	tag;
+	uint32		hash;
+	LWLock	   *mapping;
+	int			buffer;
+	bool		outdated;
+
+	INIT_BUFFERTAG(tag, ((RelFileNode) {entry->key.tablespace, entry->key.database, entry->key.relation}),
+				   (ForkNumber) entry->key.fork, entry->key.block);
+	hash = BufTableHashCode(&tag);
+	mapping = BufMappingPartitionLock(hash);
+	LWLockAcquire(mapping, LW_SHARED);
+	buffer = BufTableLookup(&tag, hash);
+	outdated = buffer >= 0 && (pg_atomic_read_u32(&GetBufferDescriptor(buffer)->state) & BM_VALID) != 0;
+	LWLockRelease(mapping);
+	if (outdated)
+		return true;
+
+	LWLockAcquire(lock, LW_SHARED);
+	outdated = ironpage_rs_map_peek(ironpage_map, &entry->key, &now) == 0 &&
+		memcmp(&now.written, &entry->written, sizeof(IronpageWritten)) != 0;
+	LWLockRelease(lock);
+	return outdated;
+}
+
 static void
 count_pinned(int pin)
 {
@@ -120,7 +154,7 @@ ironpage_compare(SMgrRelation reln, ForkNumber fork, BlockNumber block, const ch
 		mask(remote.data, fork, block, rmgr);
 	ironpage_count(IPC_COMPARED);
 
-	if (memcmp(local.data, remote.data, BLCKSZ) != 0)
+	if (memcmp(local.data, remote.data, BLCKSZ) != 0 && !is_outdated(entry))
 	{
 		int			offset = 0;
 
