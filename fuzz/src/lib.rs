@@ -8,6 +8,7 @@ use ironpage_layout::crc::crc32c;
 use ironpage_layout::layer::BLOCK_SIZE;
 use ironpage_layout::layer::Fences;
 use ironpage_layout::layer::Header as LayerHeader;
+use ironpage_layout::layer::check;
 use ironpage_layout::layer::filter::Filter;
 use ironpage_layout::layer::index::IndexBlock;
 use ironpage_layout::layer::manifest::Manifest;
@@ -125,6 +126,8 @@ pub fn layer(data: &[u8]) {
         let again = Manifest::decode(&manifest.encode());
         assert_eq!(again.as_ref(), Ok(&manifest), "a manifest comes back as it went out");
     }
+    let (head, rest) = data.split_at(data.len().min(BLOCK_SIZE));
+    let _ = check(&[with_crc(head).as_slice(), rest].concat());
     let _ = Fences::decode(data, 0, crc32c(data));
     let _ = Filter::decode(data, 0, crc32c(data));
     if let Ok(block) = IndexBlock::trusted(0, data) {
