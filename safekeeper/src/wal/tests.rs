@@ -4,10 +4,11 @@ use super::reader::Reader;
 use super::segment;
 use super::writer::Wal;
 use crate::control::Properties;
-use ironpage_io::{Config, run, spawn};
+use ironpage_io::driver::simulator::{Disk, Faults, Simulator};
+use ironpage_io::{Config, run, run_on, spawn};
 use ironpage_layout::postgres::wal::build::{WalWriter, main_data_payload};
 use ironpage_layout::{Lsn, TenantId, TimelineId};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 const START: Lsn = Lsn(0x00FF_C000);
@@ -172,4 +173,52 @@ fn a_missing_segment_below_what_is_committed_is_damage() {
         ironpage_io::fs::remove_dir_all(&dir).await.unwrap();
     })
     .unwrap();
+}
+
+/// Disks whose flushes fail, processes that restart on them, losses of power: what a flush confirmed and what
+/// a restart said is there stays. After a flush that failed, reads show what is not durable, and never will be
+/// by another flush alone.
+#[test]
+fn what_a_restart_says_is_there_survives_a_loss_of_power() {
+    let (mut losses, mut failures) = (0, 0);
+    for seed in 1..=30u64 {
+        let (dir, disk) = (PathBuf::from("/wal"), Disk::new());
+        let mut model = Model { random: seed, records: Vec::new(), bytes: Vec::new() };
+        let calm = Box::new(Simulator::new(seed, disk.clone(), Faults::default()));
+        let created = run_on(calm, || async {
+            ironpage_io::fs::create_dir_all(&dir).await.unwrap();
+            Wal::create(&dir, START, &[]).await.unwrap();
+            ironpage_io::fs::sync_dir(Path::new("/")).await.unwrap();
+        });
+        created.unwrap();
+        let mut promised = START;
+        for process in 0..12 {
+            let faults = Faults { failed_syncs: 150, failed_writes: 20, ..Faults::default() };
+            let simulator = Box::new(Simulator::new(seed * 100 + process, disk.clone(), faults));
+            let failed = run_on(simulator, || one_process(&dir, &mut model, &mut promised)).unwrap().is_err();
+            failures += u32::from(failed);
+            if model.below(2) == 0 {
+                disk.crash(seed * 100 + process);
+                losses += 1;
+            }
+        }
+    }
+    assert!(losses > 100 && failures > 100, "{losses} losses of power, {failures} failed processes");
+}
+
+/// Loads the WAL and writes to it until something fails.
+async fn one_process(dir: &Path, model: &mut Model, promised: &mut Lsn) -> crate::error::Result<()> {
+    let wal = Rc::new(Wal::load(dir, &properties(), START).await?);
+    let end = wal.durable();
+    assert!(*promised <= end && end <= model.end(), "{promised} was promised, {end} is there");
+    let kept = model.records.iter().filter(|(record_end, _)| *record_end <= end).count();
+    assert_eq!(model.cut(kept), end, "WAL ends between records");
+    *promised = end;
+    for _ in 0..model.below(6) {
+        let from = model.bytes.len();
+        model.grow();
+        take(&wal, &model.bytes[from..]);
+        *promised = wal.flush().await?.1;
+    }
+    Ok(())
 }

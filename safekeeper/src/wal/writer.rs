@@ -88,7 +88,7 @@ impl Wal {
             warn!("timeline {timeline}: WAL ends at {at}, what stands behind it is no record and is cleared: {broken}");
         }
         clear_after(dir, &mut reader, &segments, at).await?;
-        sync_from(dir, from, at).await?;
+        write_again(dir, &mut reader, from, at).await?;
         let tail = read_tail(&mut reader, at).await?;
         Ok(Wal {
             timeline,
@@ -317,13 +317,24 @@ impl Wal {
 }
 
 /// Makes the WAL found between `from` and `to` durable, and the segments' names. What a killed process wrote and
-/// never flushed reads back like the rest, as long as the machine lives.
-async fn sync_from(dir: &Path, from: Lsn, to: Lsn) -> Result<()> {
-    for number in from.segment()..=to.segment() {
-        if fs::exists(&segment::path(dir, number)).await? {
-            segment::open_to_write(dir, number).await?.sync_data().await?;
+/// never flushed reads back like the rest, as long as the machine lives. Written again, not only flushed: after a
+/// flush that failed Linux takes what was to be flushed for clean, and the next flush leaves it out.
+async fn write_again(dir: &Path, reader: &mut Reader, from: Lsn, to: Lsn) -> Result<()> {
+    let mut position = from;
+    while position < to {
+        let number = position.segment();
+        let file = segment::open_to_write(dir, number).await?;
+        while position < to && position.segment() == number {
+            // Whole blocks: behind `to` there are zeros.
+            let first = Lsn(block_start(position.0));
+            let length = block_end(to.since(first)).min(DISK_CHUNK_BYTES as u64) as usize;
+            let chunk = reader.read(first, length).await?;
+            file.write_all_at(IoBuf::copy_of(&chunk), first.segment_offset()).await.0?;
+            position = first + chunk.len() as u64;
         }
+        file.sync_data().await?;
     }
+    reader.close();
     Ok(fs::sync_dir(dir).await?)
 }
 
