@@ -48,7 +48,11 @@ impl Default for Config {
 ///
 /// Tasks still running then are dropped, operations in flight are cancelled and waited for: when
 /// `run` returns (or unwinds from a panic in a task) the kernel uses no memory of this core any more.
+/// SIGXFSZ is ignored from then on.
 pub fn run<F: Future>(config: Config, main: impl FnOnce() -> F) -> Result<F::Output, Error> {
+    // A file beyond RLIMIT_FSIZE is the error of one write (EFBIG), as a full disk is, and not the end of the process.
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let ring = Ring::new(config.sq_entries, config.seed)?;
     if let Some(file) = &config.pinned {
         ring.pin(file)?;

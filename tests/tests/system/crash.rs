@@ -21,6 +21,15 @@ fn insert_until(stop: &AtomicBool, mut session: Session, first: u64) -> BTreeSet
     acknowledged
 }
 
+/// Has the clients stop, also when what disturbs them panics: they would be waited for in vain.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs four inserting clients while `disturb` runs; what they were told was committed.
 pub fn commits_during(cluster: &Cluster, round: u64, disturb: impl FnOnce()) -> BTreeSet<u64> {
     let stop = AtomicBool::new(false);
@@ -31,8 +40,9 @@ pub fn commits_during(cluster: &Cluster, round: u64, disturb: impl FnOnce()) -> 
                 scope.spawn(move || insert_until(stop, session, round * 10_000_000 + client * 1_000_000))
             })
             .collect();
+        let stopping = Stopping(&stop);
         disturb();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     })
 }
