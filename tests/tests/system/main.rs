@@ -14,6 +14,7 @@ mod failure_cases;
 mod fencing;
 mod first_steps;
 mod load;
+mod planted;
 mod quorum;
 mod wal_ends;
 

@@ -79,9 +79,9 @@ fn a_flipped_page_of_a_layer_is_named_and_the_others_are_served() {
     let places = find(&layers, &page);
     assert!(!places.is_empty(), "block 3 of pg_description stands in no layer as it is");
     restart_pageserver(&cluster, || {
-        for number in 0..layers.len() {
+        for (number, layer) in layers.iter().enumerate() {
             let here: Vec<_> = places.iter().filter(|place| place.0 == number).map(|place| place.1 + 5000).collect();
-            layers[number].flip(&here);
+            layer.flip(&here);
         }
     });
     restart_postgres(&cluster);

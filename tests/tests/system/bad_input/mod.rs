@@ -62,12 +62,12 @@ fn up_says(cluster: &Cluster, part: &str) -> bool {
 fn timeline_dir(root: &Path) -> PathBuf {
     let only_id = |dir: &Path| {
         let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-        let ids = entries.flatten().map(|entry| entry.path());
+        let mut ids = entries.flatten().map(|entry| entry.path());
         let is_id = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
-        ids.filter(|path| is_id(path)).next().unwrap_or_else(|| panic!("no id in {}", dir.display()))
+        ids.find(is_id).unwrap_or_else(|| panic!("no id in {}", dir.display()))
     };
     only_id(&only_id(root))
 }
