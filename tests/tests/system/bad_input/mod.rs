@@ -5,6 +5,7 @@ mod disk;
 mod files;
 mod frames;
 mod full_disks;
+mod impostors;
 mod ports;
 mod starts;
 
