@@ -10,9 +10,12 @@ use std::time::Duration;
 pub enum WorkerError {
     #[error("redo worker: cannot {what} {}: {error}", path.display())]
     File { what: &'static str, path: PathBuf, error: String },
-    #[error("{} is not a program with a build id: give --postgres-bindir of a distribution's PostgreSQL 15", path.display())]
-    NoBuildId { path: PathBuf },
-    #[error("{} is PostgreSQL {found}; Ironpage supports 15 only: give its directory as --postgres-bindir", path.display())]
+    #[error("{} is not an ELF file with a build id: {way_out}", path.display())]
+    NoBuildId { path: PathBuf, way_out: &'static str },
+    #[error(
+        "{} is PostgreSQL {found}; Ironpage supports 15 only: give the directory of a PostgreSQL 15 as --postgres-bindir",
+        path.display()
+    )]
     Version { path: PathBuf, found: String },
     #[error("redo worker {program} does not start: {error}")]
     Start { program: String, error: String },

@@ -39,7 +39,10 @@ impl std::fmt::Display for Program {
 /// Blocking: for the start only.
 pub fn pin(postgres: &Path, library: &Path, dir: &Path) -> Result<Program, WorkerError> {
     fs::create_dir_all(dir).map_err(|error| failed("create", dir, &error))?;
-    let program = Program { postgres: copy(postgres, "postgres", dir)?, library: copy(library, "redo.so", dir)? };
+    let program = Program {
+        postgres: copy(postgres, "postgres", dir, "give --postgres-bindir of a distribution's PostgreSQL 15")?,
+        library: copy(library, "redo.so", dir, "build it (make -C pageserver/redo-worker) and give it as --redo-library")?,
+    };
     remove_others(dir, &program).map_err(|error| failed("clean up", dir, &error))?;
     Ok(program)
 }
@@ -60,9 +63,10 @@ fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> WorkerErro
 }
 
 /// Copies `from` to `dir/name-BUILDID`. The bytes of a file of that name are compared: an earlier copy may be torn.
-fn copy(from: &Path, name: &str, dir: &Path) -> Result<PathBuf, WorkerError> {
+/// `way_out` is for a file that is no such thing.
+fn copy(from: &Path, name: &str, dir: &Path, way_out: &'static str) -> Result<PathBuf, WorkerError> {
     let bytes = fs::read(from).map_err(|error| failed("read", from, &error))?;
-    let id = build_id(&bytes).ok_or_else(|| WorkerError::NoBuildId { path: from.to_path_buf() })?;
+    let id = build_id(&bytes).ok_or_else(|| WorkerError::NoBuildId { path: from.to_path_buf(), way_out })?;
     let to = dir.join(format!("{name}-{id}"));
     if fs::read(&to).is_ok_and(|there| there == bytes) {
         return Ok(to);

@@ -85,13 +85,19 @@ fn the_pageserver_refuses_what_is_no_postgres_15() {
     fs::create_dir(&bindir).unwrap();
     scratch.script("bin/postgres", "echo 'postgres (PostgreSQL) 16.4 (Debian 16.4-1)'");
     assert_refused(&start(&bindir, &library), &["bin/postgres"]);
-    // A program, but not that one.
+    // A program, but not that one; and that one, of another release.
     fs::copy("/bin/sh", bindir.join("postgres")).unwrap();
-    assert_refused(&start(&bindir, &library), &["postgres"]);
+    assert_refused(&start(&bindir, &library), &["PostgreSQL", "15", "--postgres-bindir"]);
+    let mut postgres = fs::read(Path::new(POSTGRES_BIN).join("postgres")).unwrap();
+    let name = b"(PostgreSQL) 15.";
+    let at = postgres.windows(name.len()).position(|bytes| bytes == name).expect("it says what it is");
+    postgres[at + name.len() - 2] = b'6';
+    fs::write(bindir.join("postgres"), postgres).unwrap();
+    assert_refused(&start(&bindir, &library), &["PostgreSQL 16.", "--postgres-bindir"]);
     let missing = scratch.join("redo.so");
     assert_refused(&start(Path::new(POSTGRES_BIN), &missing), &[missing.to_str().unwrap(), "--redo-library"]);
     fs::write(&missing, "no library").unwrap();
-    assert_refused(&start(Path::new(POSTGRES_BIN), &missing), &["redo.so"]);
+    assert_refused(&start(Path::new(POSTGRES_BIN), &missing), &[missing.to_str().unwrap(), "--redo-library"]);
 }
 
 #[test]
