@@ -2,6 +2,7 @@
 
 use crate::{Session, eventually};
 use serde::Deserialize;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -142,6 +143,17 @@ impl Cluster {
         let pid = process.pid.unwrap_or_else(|| panic!("{process:?} has no pid"));
         signal(pid, libc::SIGKILL);
         eventually("the killed process is gone", MINUTE, || (!alive(pid)).then_some(()));
+    }
+
+    /// How to start a running daemon again by itself, which `up` does only with all that is down.
+    pub fn command_of(&self, process: &Process) -> Command {
+        let path = format!("/proc/{}/cmdline", process.pid.unwrap_or_else(|| panic!("{process:?} has no pid")));
+        let line = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(std::ffi::OsStr::from_bytes);
+        let mut command = Command::new(words.next().expect("a command line has a program"));
+        let log = std::fs::OpenOptions::new().append(true).open(&process.log).expect("the log exists");
+        command.args(words).stdin(std::process::Stdio::null()).stderr(log);
+        command
     }
 
     fn client(&self, program: &str, endpoint: &str) -> Command {

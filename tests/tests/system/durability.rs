@@ -173,7 +173,7 @@ fn every_kind_of_commit_waits_for_the_quorum() {
 }
 
 /// Processes of a postmaster whose title contains `title`.
-fn children(postmaster: i32, title: &str) -> Vec<i32> {
+pub fn children(postmaster: i32, title: &str) -> Vec<i32> {
     let list = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
     let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
     pids.filter(|pid: &i32| {

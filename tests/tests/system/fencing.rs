@@ -1,7 +1,9 @@
 //! Two primaries of one branch: the later one wins, whole.
 
+use crate::amount;
 use crate::crash::{assert_all_there, commits_during};
-use ironpage_tests::{Cluster, Outcome, wait_until};
+use crate::durability::children;
+use ironpage_tests::{Cluster, Outcome, signal, wait_until};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -36,4 +38,31 @@ fn an_old_primary_is_fenced_within_a_second() {
     });
     assert_all_there(&cluster, &told);
     assert_eq!(cluster.sql("select count(*) from acked where i = 1"), "1");
+}
+
+#[test]
+fn a_takeover_while_the_old_walproposer_is_killed_mixes_no_histories() {
+    let cluster = Cluster::up("fencing-killed");
+    cluster.sql("create table acked(i bigint primary key)");
+    let mut told = std::collections::BTreeSet::new();
+    for round in 1..=amount(2, 10) {
+        told.extend(commits_during(&cluster, round, || {
+            let before = cluster.sql("select count(*) from acked").parse::<u64>().unwrap();
+            wait_until("some commits", Duration::from_secs(30), || {
+                cluster.sql("select count(*) from acked").parse::<u64>().unwrap() > before + 100
+            });
+            let postmaster = cluster.process("postgres", "main").pid.unwrap();
+            // Its supervisor starts main again at once, against the one who takes over.
+            children(postmaster, "walproposer").into_iter().for_each(|pid| signal(pid, libc::SIGKILL));
+            cluster.must(&["endpoint", "start", "second", "--branch", "main"]);
+        }));
+        wait_until("main shows as dead", Duration::from_secs(20), || cluster.process("postgres", "main").state == "dead");
+        let mut second = cluster.session_on("second");
+        second.must(&format!("insert into acked values ({round})"));
+        told.insert(round);
+        drop(second);
+        cluster.must(&["endpoint", "start", "main"]);
+        wait_until("second shows as dead", Duration::from_secs(20), || cluster.process("postgres", "second").state == "dead");
+        assert_all_there(&cluster, &told);
+    }
 }

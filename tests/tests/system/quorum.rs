@@ -2,7 +2,7 @@
 
 use crate::amount;
 use crate::crash::{assert_all_there, commits_during, lsn};
-use ironpage_tests::{Cluster, Outcome, wait_until};
+use ironpage_tests::{Cluster, Outcome, signal, wait_until};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -49,6 +49,7 @@ fn without_a_quorum_commits_wait_and_reads_go_on() {
     cluster.sql("create table acked(i bigint primary key)");
     let before = cluster.counter("fetches");
     let (one, other) = (cluster.nth("safekeeper", 0), cluster.nth("safekeeper", 1));
+    let mut one_again = cluster.command_of(&one);
     cluster.kill(&one);
     cluster.kill(&other);
 
@@ -78,10 +79,15 @@ fn without_a_quorum_commits_wait_and_reads_go_on() {
     assert!(bulk.run("commit", Duration::from_secs(2)) == Outcome::Waiting);
     assert_eq!(waiting.answer(Duration::from_millis(100)), Outcome::Waiting);
 
-    cluster.start();
+    // One of the two is enough.
+    let mut one_again = one_again.spawn().expect("starting the safekeeper");
     assert_eq!(waiting.answer(Duration::from_secs(120)), Outcome::Success(String::new()));
     assert_eq!(bulk.answer(Duration::from_secs(120)), Outcome::Success(String::new()));
     assert_eq!(cluster.sql("select count(*) from big"), (rows * 3).to_string());
+    assert_eq!(cluster.nth("safekeeper", 1).state, "dead");
+    signal(one_again.id() as i32, libc::SIGTERM);
+    one_again.wait().expect("the safekeeper ends when asked to");
+    cluster.start();
     cluster.must(&["endpoint", "stop", "main"]);
     cluster.must(&["endpoint", "start", "main"]);
     assert_eq!(cluster.sql("select count(*) from big"), (rows * 3).to_string());
