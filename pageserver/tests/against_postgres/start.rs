@@ -54,7 +54,7 @@ fn a_start_that_fails_names_the_thing_and_the_way_out() {
     std::fs::write(dir.join("postgres"), "#!/bin/sh\necho 'postgres (PostgreSQL) 14.9'\n").unwrap();
     std::fs::set_permissions(dir.join("postgres"), PermissionsExt::from_mode(0o755)).unwrap();
     let text = refusal(pageserver(&dir, any, &dir, &library));
-    assert!(text.contains("is not a program with a build id"), "{text}");
+    assert!(text.contains("is not an ELF file with a build id") && text.contains("--postgres-bindir"), "{text}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
