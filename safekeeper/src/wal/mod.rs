@@ -4,6 +4,7 @@
 //! DIR/<tenant>/<timeline>/000000010000000000000001    WAL, zeros behind its end
 //!                         000000010000000000000002    prepared ahead: all zeros
 //!                         000000010000000000000003.new    being zero-filled; removed at load
+//!                         clearing    WAL is being cut: what reads as zeros behind its end may not be durable
 //! ```
 //!
 //! Segments are filled with zeros before their first use, so that a flush changes no metadata, and behind

@@ -222,3 +222,54 @@ async fn one_process(dir: &Path, model: &mut Model, promised: &mut Lsn) -> crate
     }
     Ok(())
 }
+
+/// Two histories that part at some record. The cut of the first meets failing flushes, processes restart on what
+/// they see, the power fails: once a cut or a restart has said where WAL ends, nothing of the first history comes
+/// back behind it, where the last record of the second would vouch for it.
+#[test]
+fn a_cut_whose_flush_failed_stays_cut() {
+    let (mut failed, mut cuts) = (0, 0);
+    for seed in 1..=150u64 {
+        let (dir, disk) = (PathBuf::from("/wal"), Disk::new());
+        let mut model = Model { random: seed, records: Vec::new(), bytes: Vec::new() };
+        let calm = || Box::new(Simulator::new(seed, disk.clone(), Faults::default()));
+        let written = run_on(calm(), || async {
+            ironpage_io::fs::create_dir_all(&dir).await.unwrap();
+            Wal::create(&dir, START, &[]).await.unwrap();
+            ironpage_io::fs::sync_dir(Path::new("/")).await.unwrap();
+            let wal = Rc::new(Wal::load(&dir, &properties(), START).await.unwrap());
+            for _ in 0..model.below(4) + 1 {
+                let from = model.bytes.len();
+                model.grow();
+                take(&wal, &model.bytes[from..]);
+                wal.flush().await.unwrap();
+            }
+            while wal.is_preparing() {
+                ironpage_io::yield_now().await;
+            }
+        });
+        written.unwrap();
+        let keep = model.below(model.records.len() as u64) as usize;
+        let to = model.cut(keep);
+        // Processes on a disk whose flushes fail, until one got through: it has said that WAL ends at `to`.
+        for process in 0u64.. {
+            let faults = Faults { failed_syncs: 120, ..Faults::default() };
+            let simulator = Box::new(Simulator::new(seed * 1000 + process, disk.clone(), faults));
+            let cut = run_on(simulator, || async {
+                // Committed up to there, so that nothing before it needs to be made durable again.
+                let wal = Wal::load(&dir, &properties(), to).await?;
+                assert!(wal.durable() >= to);
+                if wal.durable() > to { wal.truncate(to).await } else { Ok(()) }
+            });
+            if cut.unwrap().is_ok() {
+                break;
+            }
+            failed += 1;
+        }
+        disk.crash(seed);
+        let found = run_on(calm(), || async { Wal::load(&dir, &properties(), to).await.unwrap().durable() });
+        assert_eq!(found.unwrap(), to, "seed {seed}: what was cut is back");
+        cuts += 1;
+    }
+    assert!(failed > cuts, "{failed} processes failed for {cuts} cuts");
+}

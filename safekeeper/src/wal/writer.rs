@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DISK_CHUNK_BYTES, PENDING_BYTES_MAX, PREPARE_AHEAD_BYTES, RECENT_BYTES_MAX};
 use ironpage_daemon::{info, warn};
 use ironpage_io::IoBuf;
-use ironpage_io::fs::{self, File};
+use ironpage_io::fs::{self, File, Options};
 use ironpage_io::sync::Notify;
 use ironpage_layout::lsn::WAL_SEGMENT_SIZE;
 use ironpage_layout::{Lsn, TimelineId};
@@ -338,12 +338,28 @@ async fn write_again(dir: &Path, reader: &mut Reader, from: Lsn, to: Lsn) -> Res
     Ok(fs::sync_dir(dir).await?)
 }
 
+/// Stands in a directory while WAL is being cleared there.
+const CLEARING: &str = "clearing";
+
 /// Makes everything from `at` on zeros, durably. The zeros at `at` come before any segment is removed:
 /// after a crash in between, a scan stops there.
+///
+/// Zeros whose flush failed read back as zeros and are not durable: a loss of power may bring back what was
+/// there before. So a file named `clearing` says, from before the first zero until after the last flush, that
+/// what reads as zeros is to be written again.
 async fn clear_after(dir: &Path, reader: &mut Reader, segments: &[u64], at: Lsn) -> Result<()> {
     let partial = at.segment_offset() > 0;
-    if partial && segments.contains(&at.segment()) {
-        clear_rest_of_segment(dir, reader, at).await?;
+    let marker = dir.join(CLEARING);
+    let mut marked = fs::exists(&marker).await?;
+    if partial && segments.contains(&at.segment()) && (marked || !reads_as_zeros(reader, at).await?) {
+        if !marked {
+            let options = Options { write: true, create: true, ..Options::default() };
+            File::open(&marker, options).await?;
+            marked = true;
+        }
+        // Also of one found here: whether its name is durable is not known.
+        fs::sync_dir(dir).await?;
+        write_zeros(dir, reader, at).await?;
     }
     reader.close();
     let first_removed = if partial { at.segment() + 1 } else { at.segment() };
@@ -351,31 +367,39 @@ async fn clear_after(dir: &Path, reader: &mut Reader, segments: &[u64], at: Lsn)
     for number in removed.iter().rev() {
         fs::remove_file(&segment::path(dir, *number)).await?;
     }
-    if !removed.is_empty() {
+    if marked {
+        fs::remove_file(&marker).await?;
+    }
+    if marked || !removed.is_empty() {
         fs::sync_dir(dir).await?;
     }
     Ok(())
 }
 
-/// Overwrites what is not zero between `at` and the end of its segment, the blocks next to `at` first.
-async fn clear_rest_of_segment(dir: &Path, reader: &mut Reader, at: Lsn) -> Result<()> {
-    let mut file = None;
+/// Whether nothing stands between `at` and the end of its segment, as far as a read can tell.
+async fn reads_as_zeros(reader: &mut Reader, at: Lsn) -> Result<bool> {
     let mut position = at;
     while position.segment() == at.segment() {
         let chunk = reader.read(position, DISK_CHUNK_BYTES).await?;
-        let dirty = chunk.iter().any(|byte| *byte != 0);
-        let length = chunk.len() as u64;
-        if dirty {
-            let first = block_start(position.segment_offset());
-            let mut buffer = IoBuf::copy_of(&read_tail(reader, position).await?);
-            buffer.resize((block_end(position.segment_offset() + length) - first) as usize, 0);
-            let file = match &file {
-                Some(file) => file,
-                None => file.insert(segment::open_to_write(dir, at.segment()).await?),
-            };
-            file.write_durable_at(buffer, first).await.0?;
+        if chunk.iter().any(|byte| *byte != 0) {
+            return Ok(false);
         }
-        position = position + length;
+        position = position + chunk.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Writes zeros from `at` to the end of its segment, the blocks next to `at` first, each part durable before the next.
+async fn write_zeros(dir: &Path, reader: &mut Reader, at: Lsn) -> Result<()> {
+    let mut buffer = IoBuf::copy_of(&read_tail(reader, at).await?);
+    let file = segment::open_to_write(dir, at.segment()).await?;
+    let mut offset = block_start(at.segment_offset());
+    while offset < WAL_SEGMENT_SIZE {
+        buffer.resize((WAL_SEGMENT_SIZE - offset).min(DISK_CHUNK_BYTES as u64) as usize, 0);
+        let length = buffer.len() as u64;
+        file.write_durable_at(buffer, offset).await.0?;
+        offset += length;
+        buffer = IoBuf::zeroed(0);
     }
     Ok(())
 }
