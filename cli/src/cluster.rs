@@ -1,5 +1,6 @@
 //! A cluster: its directory, what is in it, and `cluster.json`, the only copy of what `up` decided.
 
+use crate::api::{Api, text};
 use crate::client::Peer;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{self, Lasting};
@@ -21,9 +22,10 @@ pub const MAIN: &str = "main";
 /// Safekeepers of a cluster; two are a quorum.
 pub const SAFEKEEPERS: u16 = 3;
 
-// Ports, counted from the base: the main endpoint, the safekeepers, the pageserver, further endpoints.
+// Ports, counted from the base: the main endpoint, the safekeepers, the pageserver's frames and its HTTP, further endpoints.
 const SAFEKEEPER_OFFSET: u16 = 1;
 const PAGESERVER_OFFSET: u16 = 4;
+const PAGESERVER_HTTP_OFFSET: u16 = 5;
 const ENDPOINTS_OFFSET: u16 = 10;
 /// Most endpoints of a cluster: what is left of a hundred ports.
 const ENDPOINTS_MAX: u16 = 90;
@@ -32,7 +34,7 @@ const ENDPOINTS_MAX: u16 = 90;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Branch {
     pub name: String,
-    #[serde(with = "hex_id")]
+    #[serde(with = "text")]
     pub id: TimelineId,
     pub system_id: u64,
     /// PG_VERSION_NUM of the servers that may run on it.
@@ -55,7 +57,7 @@ pub struct Settings {
     /// Version of this file's format.
     format: u32,
     pub port_base: u16,
-    #[serde(with = "hex_id")]
+    #[serde(with = "text")]
     pub tenant: TenantId,
     /// Where templates and data directories lie: somewhere the user Postgres runs as can reach.
     pub compute_dir: PathBuf,
@@ -67,20 +69,6 @@ const FORMAT: u32 = 1;
 
 /// Held by commands that change the cluster.
 pub const LOCK_FILE: &str = "cluster.lock";
-
-mod hex_id {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    pub fn serialize<T: Display, S: Serializer>(id: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
 
 /// A cluster's directory and settings. Nothing in it is locked; see [`Cluster::lock`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -180,6 +168,18 @@ impl Cluster {
 
     pub fn pageserver(&self) -> Peer {
         Peer { name: "pageserver-1".into(), address: self.address(PAGESERVER_OFFSET) }
+    }
+
+    #[allow(dead_code, reason = "its verbs follow")]
+    /// The same pageserver, where its HTTP API listens.
+    pub fn pageserver_http(&self) -> Peer {
+        Peer { name: "pageserver-1".into(), address: self.address(PAGESERVER_HTTP_OFFSET) }
+    }
+
+    #[allow(dead_code, reason = "its verbs follow")]
+    /// Tenants and branches are the pageserver's to know.
+    pub fn api(&self) -> Api {
+        Api::new(self.pageserver_http())
     }
 
     pub fn endpoint_address(&self, endpoint: &Endpoint) -> SocketAddr {

@@ -1,5 +1,6 @@
 //! What can go wrong, said so that the reader knows the thing and the way out.
 
+use crate::api::ApiCode;
 use ironpage_layout::wire::{RemoteError, WireError};
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +43,12 @@ pub enum Error {
     UnexpectedFrame { peer: String, kind: String, wanted: &'static str },
     #[error("{peer} says: {source}")]
     Remote { peer: String, source: RemoteError },
+    #[error("{peer} ({address}) did not answer {request}: {why}. `ironpage up` starts it, `ironpage status` names its log")]
+    ApiUnreachable { peer: String, address: SocketAddr, request: String, why: String },
+    #[error("{peer} ({address}) answered {request} with what is no answer: {why}. Is something else on its port?")]
+    ApiStrange { peer: String, address: SocketAddr, request: String, why: String },
+    #[error("{message}")]
+    Api { peer: String, code: ApiCode, message: String },
     #[error("{0}")]
     Postgres(#[from] ironpage_layout::postgres::control::ControlError),
     #[error("there is no branch '{name}'; there is {known}")]

@@ -2,6 +2,8 @@
 // No part of a daemon: it blocks, and nothing simulates it.
 #![allow(clippy::disallowed_methods)]
 
+#[allow(dead_code, unused_imports, reason = "its verbs follow")]
+mod api;
 mod client;
 mod cluster;
 mod connstr;
