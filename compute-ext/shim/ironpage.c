@@ -76,12 +76,6 @@ check_environment(void)
 				 errmsg("ironpage was built for PostgreSQL %d, this is %s", PG_VERSION_NUM, running),
 				 errdetail("Minor releases of distributions have changed the storage manager's functions."),
 				 errhint("Build it again against this server's headers: ./dev build.")));
-	if (DataChecksumsEnabled())
-		ereport(FATAL,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("ironpage does not run on a cluster with data checksums"),
-				 errdetail("Pages carry Ironpage's own CRC at every place they are stored and sent."),
-				 errhint("Create the cluster with initdb without --data-checksums.")));
 }
 
 /* Settings of Postgres that would break a promise; read when all of them have their final value. */

@@ -15,6 +15,7 @@ use crate::worker::{Page, Worker};
 use ironpage_daemon::{error, info};
 use ironpage_io::sync::Notify;
 use ironpage_io::time::{now, timeout};
+use ironpage_layout::postgres::checksum;
 use ironpage_layout::postgres::control::ControlFile;
 use ironpage_layout::postgres::wal::{Next, Record, Verify, WalStream};
 use ironpage_layout::wire::hello::{Hello, Role};
@@ -262,9 +263,14 @@ impl Timeline {
         })
     }
 
-    /// A block of a fork; zeros at and beyond its size.
+    /// A block of a fork, as it stands in a file of a server: with its checksum if the cluster has them. Zeros at and
+    /// beyond the fork's size.
     pub async fn page(&self, fork: &ForkState, block: BlockNumber) -> Result<Page, ReconstructError> {
-        reconstruct::relation_page(&self.store, &self.worker, fork, block).await
+        let mut page = reconstruct::relation_page(&self.store, &self.worker, fork, block).await?;
+        if self.control.get().data_checksum_version.get() != 0 {
+            checksum::set(&mut page, block);
+        }
+        Ok(page)
     }
 
     /// A page of an SLRU; `None` if it does not exist at `lsn`.
