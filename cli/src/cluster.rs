@@ -4,6 +4,7 @@ use crate::api::{Api, text};
 use crate::client::Peer;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{self, Lasting};
+use crate::place::Place;
 use crate::port;
 use crate::user::Owner;
 use ironpage_layout::{TenantId, TimelineId};
@@ -47,8 +48,15 @@ pub struct Branch {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     pub name: String,
+    /// Name of the tenant whose branch it is.
+    #[serde(default = "main_tenant")]
+    pub tenant: String,
     pub branch: String,
     port_offset: u16,
+}
+
+fn main_tenant() -> String {
+    MAIN.into()
 }
 
 /// What `cluster.json` holds.
@@ -201,6 +209,33 @@ impl Cluster {
         })
     }
 
+    pub fn place(&self, _tenant: &str, branch: &str) -> Result<Place> {
+        let found = self.branch(branch)?;
+        let branch = crate::api::Branch {
+            id: found.id,
+            tenant: MAIN.into(),
+            name: found.name.clone(),
+            kind: crate::api::Kind::Branch,
+            parent: None,
+            parent_id: None,
+            parent_lsn: None,
+            start_lsn: Default::default(),
+            readable_lsn: Default::default(),
+            prev_record_lsn: Default::default(),
+            state: crate::api::BranchState::Active,
+            system_id: found.system_id,
+            postgres_version: found.postgres_version,
+            created_at_us: 0,
+            expires_at_us: None,
+            safekeepers: vec![1, 2, 3],
+            last_record_lsn: Default::default(),
+            disk_consistent_lsn: Default::default(),
+            logical_size: 0,
+            stopped: None,
+        };
+        Ok(Place { tenant: self.settings.tenant, branch })
+    }
+
     pub fn endpoint(&self, name: &str) -> Result<&Endpoint> {
         let endpoints = &self.settings.endpoints;
         endpoints.iter().find(|endpoint| endpoint.name == name).ok_or_else(|| Error::NoEndpoint {
@@ -233,7 +268,7 @@ impl Cluster {
                 .find(|offset| !taken.contains(offset))
                 .ok_or_else(|| Error::Refused(format!("a cluster has {ENDPOINTS_MAX} endpoints at most")))?,
         };
-        let endpoint = Endpoint { name: name.into(), branch: branch.into(), port_offset };
+        let endpoint = Endpoint { name: name.into(), tenant: main_tenant(), branch: branch.into(), port_offset };
         self.settings.endpoints.push(endpoint.clone());
         Ok(endpoint)
     }

@@ -75,6 +75,17 @@ pub enum Error {
     Interrupted,
 }
 
+impl Error {
+    /// Whether the same question may have another answer soon: the pageserver is down or busy.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::ApiUnreachable { .. } | Error::ApiStrange { .. } => true,
+            Error::Api { code, .. } => matches!(code, ApiCode::Unavailable | ApiCode::Internal),
+            _ => false,
+        }
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Names the path and what was tried with it.

@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod files;
 mod log;
+mod place;
 mod port;
 mod process;
 mod programs;

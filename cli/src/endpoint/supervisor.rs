@@ -12,11 +12,11 @@ use super::shared_memory::SharedMemory;
 use super::state::{self, Phase, State};
 use super::ticket::Ticket;
 use super::wal;
-use crate::client::Identity;
 use crate::cluster::{Cluster, Endpoint};
 use crate::error::{AtPath, Error, Result};
 use crate::files;
 use crate::log;
+use crate::place::Place;
 use crate::port;
 use crate::process::Process;
 use crate::programs::Programs;
@@ -53,7 +53,6 @@ pub fn supervise(dir: &std::path::Path, name: &str) -> Result<()> {
     let state =
         State { phase: Phase::Starting, supervisor: us, postmaster: None, term: 0, data_dir: None, message: String::new() };
     let mut supervisor = Supervisor {
-        branch: cluster.branch(&endpoint.branch)?.clone(),
         owner: Owner::of_postgres()?,
         programs: Programs::find()?,
         cluster,
@@ -101,7 +100,6 @@ enum End {
 
 struct Supervisor {
     cluster: Cluster,
-    branch: crate::cluster::Branch,
     endpoint: Endpoint,
     paths: Paths,
     programs: Programs,
@@ -136,13 +134,14 @@ impl Supervisor {
 
     fn round(&mut self, rule: Rule) -> Result<End> {
         let began = Instant::now();
-        let won = self.elect(rule)?;
+        let place = self.find_branch()?;
+        let won = self.elect(&place, rule)?;
         let elected = began.elapsed();
-        log::line("INFO", &format!("won term {} of branch '{}': WAL ends at {}", won.term, self.branch.name, won.start_lsn));
+        log::line("INFO", &format!("won term {} of branch '{}': WAL ends at {}", won.term, place.branch.name, won.start_lsn));
         self.state.term = won.term.0;
         let data_dir = self.paths.data_dir(won.term, &self.owner);
         self.remove_other_data_dirs(&data_dir);
-        self.fill_data_dir(&won, &data_dir)?;
+        self.fill_data_dir(&place, &won, &data_dir)?;
         self.state.data_dir = Some(data_dir.path.clone());
         let backed_up = began.elapsed();
         port::check_free(self.cluster.endpoint_address(&self.endpoint).port(), &format!("endpoint '{}'", self.endpoint.name))?;
@@ -162,32 +161,34 @@ impl Supervisor {
         })
     }
 
+    /// What the endpoint's branch is now: a reset or a restore may have put another timeline under its name.
+    fn find_branch(&mut self) -> Result<Place> {
+        let mut attempts = 0;
+        loop {
+            match Place::find(&self.cluster, &self.endpoint.tenant, &self.endpoint.branch) {
+                Err(error) if error.may_pass() => self.wait_out(&error, &mut attempts)?,
+                done => return done,
+            }
+        }
+    }
+
     /// Tries until it has a quorum, saying what is missing.
-    fn elect(&mut self, rule: Rule) -> Result<Won> {
+    fn elect(&mut self, place: &Place, rule: Rule) -> Result<Won> {
         let peers = self.cluster.safekeepers();
         let mut attempts = 0;
         loop {
-            match launcher::elect(&self.branch.name, &peers, self.identity(), rule, &mut self.record, &self.signals) {
+            match launcher::elect(&place.branch.name, &peers, place.identity(), rule, &mut self.record, &self.signals) {
                 Err(error @ (Error::NoQuorum { .. } | Error::Endpoint(_))) => self.wait_out(&error, &mut attempts)?,
                 done => return done,
             }
         }
     }
 
-    fn identity(&self) -> Identity {
-        Identity {
-            tenant: self.cluster.settings.tenant,
-            timeline: self.branch.id,
-            system_id: self.branch.system_id,
-            postgres_version: self.branch.postgres_version,
-        }
-    }
-
     /// Tries until the directory is whole, saying what is missing.
-    fn fill_data_dir(&mut self, won: &Won, data_dir: &DataDir) -> Result<()> {
+    fn fill_data_dir(&mut self, place: &Place, won: &Won, data_dir: &DataDir) -> Result<()> {
         let mut attempts = 0;
         loop {
-            match self.try_fill_data_dir(won, data_dir) {
+            match self.try_fill_data_dir(place, won, data_dir) {
                 Err(Error::Remote { peer, source }) if source.code == ErrorCode::Fenced => {
                     return Err(Error::Fenced(format!("{peer}: {source}")));
                 }
@@ -197,21 +198,21 @@ impl Supervisor {
         }
     }
 
-    fn try_fill_data_dir(&self, won: &Won, data_dir: &DataDir) -> Result<()> {
-        let (lsn, system_id) = (won.start_lsn, self.branch.system_id);
+    fn try_fill_data_dir(&self, place: &Place, won: &Won, data_dir: &DataDir) -> Result<()> {
+        let (lsn, system_id, identity) = (won.start_lsn, place.branch.system_id, place.identity());
         DirBuilder::new().recursive(true).mode(0o755).create(&self.paths.dir).at("create directory", &self.paths.dir)?;
         files::remove_if_there(&data_dir.path)?;
         basebackup::create_tree(data_dir)?;
-        let received = basebackup::fetch(&self.cluster.pageserver(), self.identity(), won.term, lsn, data_dir)?;
-        let prefix = wal::read(&self.cluster.safekeepers(), self.identity(), won.term, lsn.segment_start(), lsn)?;
+        let received = basebackup::fetch(&self.cluster.pageserver(), identity, won.term, lsn, data_dir)?;
+        let prefix = wal::read(&self.cluster.safekeepers(), identity, won.term, lsn.segment_start(), lsn)?;
         control::write(data_dir, &received, lsn, system_id, &prefix)?;
         postgres::write_configuration(data_dir, &self.paths)?;
         postgres::install_library(&self.paths, &self.programs)?;
         let ticket = Ticket {
             term: won.term,
             start_lsn: lsn,
-            tenant: self.cluster.settings.tenant,
-            timeline: self.branch.id,
+            tenant: place.tenant,
+            timeline: place.branch.id,
             system_id,
             history: won.history.clone(),
         };

@@ -1,0 +1,30 @@
+//! Where the names of a tenant and of a branch lead.
+
+use crate::api::Branch;
+use crate::client::Identity;
+use crate::cluster::Cluster;
+use crate::error::Result;
+use ironpage_layout::TenantId;
+
+/// A branch that exists, with all that its timeline is known by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub tenant: TenantId,
+    pub branch: Branch,
+}
+
+impl Place {
+    pub fn find(cluster: &Cluster, tenant: &str, branch: &str) -> Result<Place> {
+        cluster.place(tenant, branch)
+    }
+
+    /// As daemons and the extension know the timeline.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            tenant: self.tenant,
+            timeline: self.branch.id,
+            system_id: self.branch.system_id,
+            postgres_version: self.branch.postgres_version,
+        }
+    }
+}
