@@ -21,6 +21,7 @@ mod process;
 mod programs;
 mod progress;
 mod psql;
+mod safekeeper;
 mod status;
 mod sys;
 mod template;

@@ -6,13 +6,14 @@ use crate::error::{AtPath, Error, Result};
 use crate::files;
 use crate::programs::{Programs, server_version};
 use crate::progress;
+use crate::safekeeper::{self, Start};
 use crate::user::Owner;
 use ironpage_layout::key::{SLRU_PAGES_PER_SEGMENT, SlruKind};
-use ironpage_layout::lsn::{WAL_PAGE_SIZE, WAL_SEGMENT_SIZE};
+use ironpage_layout::lsn::WAL_SEGMENT_SIZE;
 use ironpage_layout::postgres::control::{ControlFile, state};
 use ironpage_layout::postgres::wal::{Next, Verify, WalError, WalStream};
 use ironpage_layout::rel::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PAGE_SIZE, SEGMENT_BLOCKS};
-use ironpage_layout::wire::admin::{ImportEnd, MAX_PREFIX, TimelineCreate};
+use ironpage_layout::wire::admin::{ImportEnd, TimelineCreate};
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::wire::hello::Role;
 use ironpage_layout::wire::{Kind, MAX_WAL_CHUNK};
@@ -81,7 +82,7 @@ impl Template {
         self.control.system_id.get()
     }
 
-    fn creation(&self, cluster: &Cluster, branch: &Branch, prefix: Vec<u8>) -> TimelineCreate {
+    fn creation(&self, cluster: &Cluster, branch: &Branch) -> TimelineCreate {
         TimelineCreate {
             tenant: cluster.settings.tenant,
             timeline: branch.id,
@@ -90,7 +91,9 @@ impl Template {
             system_id: branch.system_id,
             postgres_version: branch.postgres_version,
             name: branch.name.clone(),
-            prefix,
+            readable_lsn: Lsn::INVALID,
+            kind: 0,
+            prefix_length: 0,
         }
     }
 
@@ -107,16 +110,12 @@ impl Template {
             system_id: branch.system_id,
             postgres_version: branch.postgres_version,
         };
-        let segment_start = self.start_lsn.segment_start();
-        let longest = Lsn(self.start_lsn.0.saturating_sub(MAX_PREFIX as u64 - WAL_PAGE_SIZE)).page_start();
-        let prefix = read_wal(&self.dir, segment_start.max(longest), self.start_lsn)?;
+        let start = Start { lsn: self.start_lsn, prev_record_lsn: self.prev_record_lsn };
+        let wal = read_wal(&self.dir, start.lsn.segment_start(), start.lsn)?;
         for peer in cluster.safekeepers() {
-            let mut client = Client::connect(&peer, Role::Admin, identity, CREATE_TIMEOUT)?;
-            let create = self.creation(cluster, branch, prefix.clone());
-            client.send(Kind::TimelineCreate, 1, Term(0), |out| create.encode(out))?;
-            client.expect(Kind::TimelineCreated, "TimelineCreated")?;
+            safekeeper::create_timeline(&peer, identity, &branch.name, start, &wal)?;
         }
-        self.import(&cluster.pageserver(), identity, &self.creation(cluster, branch, Vec::new()))
+        self.import(&cluster.pageserver(), identity, &self.creation(cluster, branch))
     }
 
     fn import(&self, peer: &Peer, identity: Identity, create: &TimelineCreate) -> Result<()> {

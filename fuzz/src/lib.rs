@@ -113,6 +113,9 @@ fn message(kind: Kind, payload: &[u8]) {
         Kind::ImportEnd => drop(admin::ImportEnd::decode(payload)),
         Kind::Status => drop(admin::Status::decode(payload)),
         Kind::StatusReply => drop(admin::StatusReply::decode(payload)),
+        Kind::TimelineDelete => drop(admin::TimelineDelete::decode(payload)),
+        Kind::TimelineDeleted => drop(admin::TimelineDeleted::decode(payload)),
+        Kind::TimelinePrefix => drop(admin::TimelinePrefix::decode_prefix(payload)),
     }
 }
 

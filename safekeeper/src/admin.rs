@@ -1,6 +1,7 @@
 //! Administration: creating timelines, and what state they are in.
 
 use crate::error::{Error, Result};
+use crate::prefix;
 use crate::registry::Registry;
 use ironpage_daemon::frames::{FrameReader, FrameWriter};
 use ironpage_layout::wire::Kind;
@@ -20,7 +21,8 @@ pub async fn serve(registry: &Registry, reader: &mut FrameReader, writer: FrameW
         match frame.header.kind {
             Kind::TimelineCreate => {
                 let create = TimelineCreate::decode(frame.payload)?;
-                match registry.create(&create).await {
+                let prefix = prefix::receive(&registry.context, reader, &create).await?;
+                match registry.create(&create, &prefix.bytes).await {
                     Ok(()) => {
                         let created = TimelineCreated { reserved: U64::ZERO };
                         writer.send(Kind::TimelineCreated, id, Term(0), |out| created.encode(out)).await?;

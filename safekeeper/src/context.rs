@@ -10,12 +10,14 @@ pub struct Context {
     pub node: NodeId,
     pub peers: Vec<Address>,
     pub counters: Counters,
+    /// Prefixes of new timelines in memory.
+    pub prefixes: Cell<usize>,
     last_conn: Cell<u64>,
 }
 
 impl Context {
     pub fn new(node: NodeId, peers: Vec<Address>) -> Context {
-        Context { node, peers, counters: Counters::default(), last_conn: Cell::new(0) }
+        Context { node, peers, counters: Counters::default(), prefixes: Cell::new(0), last_conn: Cell::new(0) }
     }
 
     /// A number no connection had before.

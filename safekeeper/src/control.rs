@@ -63,7 +63,7 @@ pub struct Properties {
     pub prev_record_lsn: Lsn,
     /// PG_VERSION_NUM.
     pub postgres_version: u32,
-    /// Name of the branch.
+    /// Name the branch had then: a label, for status.
     pub name: String,
 }
 

@@ -59,6 +59,8 @@ pub enum Error {
     NotAllowed { what: String },
     #[error("{connections} connections are open, no more are taken")]
     TooManyConnections { connections: usize },
+    #[error("{creations} timelines are being created, no more at once: try again")]
+    TooManyCreations { creations: usize },
     #[error("this is a safekeeper: it does not serve pages; check the address")]
     WrongRole,
     #[error("the connection is being closed")]
@@ -88,7 +90,9 @@ impl Error {
             Error::Consensus(_) | Error::Malformed(_) | Error::NotAllowed { .. } | Error::BadCreate { .. } => ErrorCode::Protocol,
             Error::Fenced { .. } => ErrorCode::Fenced,
             Error::OutOfRange { .. } => ErrorCode::OutOfRange,
-            Error::NotAccepted { .. } | Error::TooManyConnections { .. } | Error::Stopping => ErrorCode::Unavailable,
+            Error::NotAccepted { .. } | Error::TooManyConnections { .. } | Error::TooManyCreations { .. } | Error::Stopping => {
+                ErrorCode::Unavailable
+            }
         };
         Some(RemoteError { code, message: self.to_string() })
     }

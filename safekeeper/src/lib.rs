@@ -10,6 +10,7 @@ pub mod context;
 pub mod control;
 pub mod error;
 pub mod limits;
+pub mod prefix;
 pub mod proposer_service;
 pub mod recovery;
 pub mod registry;

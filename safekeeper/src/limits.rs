@@ -25,6 +25,10 @@ pub const KEEPALIVE: Duration = Duration::from_secs(1);
 pub const TICK: Duration = Duration::from_secs(5);
 /// A timeline nobody used for this many ticks is unloaded: no memory, no open file.
 pub const UNLOAD_TICKS: u32 = 12;
+/// Timelines whose prefix of WAL, up to a segment each, may be in memory at once.
+pub const PREFIXES_MAX: usize = 8;
+/// How long a prefix may take to come in.
+pub const PREFIX_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after all peers failed to give missing WAL.
 pub const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
 /// A peer that sends nothing for so long is given up.

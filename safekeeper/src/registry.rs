@@ -77,10 +77,10 @@ impl Registry {
         Ok(loaded)
     }
 
-    /// Makes a timeline durable here. A repeat with the same properties succeeds.
-    pub async fn create(&self, create: &TimelineCreate) -> Result<()> {
+    /// Makes a timeline durable here, with the WAL before its start. A repeat with the same properties succeeds.
+    pub async fn create(&self, create: &TimelineCreate, prefix: &[u8]) -> Result<()> {
         let wanted = Properties::from(create);
-        check_create(create)?;
+        check_create(create, prefix.len() as u64)?;
         match self.get(create.tenant, create.timeline).await {
             Ok(timeline) => return compare(&timeline.properties, &wanted),
             Err(Error::NotFound { .. }) => {}
@@ -95,7 +95,7 @@ impl Registry {
         if fs::exists(dir.join(control::FILE_NAME)).await? {
             return compare(&control::read(&dir).await?.properties, &wanted);
         }
-        if let Err(error) = Timeline::create(&dir, &wanted, &create.prefix).await {
+        if let Err(error) = Timeline::create(&dir, &wanted, prefix).await {
             // A full disk gets its space back.
             let _ = fs::remove_dir_all(&dir).await;
             return Err(error);
@@ -200,7 +200,7 @@ impl Registry {
     }
 }
 
-fn check_create(create: &TimelineCreate) -> Result<()> {
+fn check_create(create: &TimelineCreate, prefix: u64) -> Result<()> {
     let timeline = create.timeline;
     let bad = |why| Error::BadCreate { timeline, why };
     if create.postgres_version / 10_000 != 15 {
@@ -213,7 +213,6 @@ fn check_create(create: &TimelineCreate) -> Result<()> {
     if create.prev_record_lsn >= start {
         return Err(bad("prev_record_lsn does not lie before start_lsn"));
     }
-    let prefix = create.prefix.len() as u64;
     if prefix > 0 && (prefix > start.segment_offset() || !(start.0 - prefix).is_multiple_of(WAL_PAGE_SIZE)) {
         return Err(bad("the WAL prefix does not start at a page of start_lsn's segment"));
     }
@@ -230,7 +229,6 @@ fn compare(ours: &Properties, wanted: &Properties) -> Result<()> {
         (ours.start_lsn != wanted.start_lsn, "start LSN"),
         (ours.prev_record_lsn != wanted.prev_record_lsn, "previous record"),
         (ours.postgres_version != wanted.postgres_version, "Postgres version"),
-        (ours.name != wanted.name, "name"),
     ];
     match differs.iter().find(|(differs, _)| *differs) {
         Some((_, property)) => Err(Error::Exists { timeline: ours.timeline, property }),
@@ -256,12 +254,14 @@ mod tests {
             system_id: 5,
             postgres_version: 150_000,
             name: "main".into(),
-            prefix: Vec::new(),
+            readable_lsn: Lsn::INVALID,
+            kind: 0,
+            prefix_length: 0,
         };
         ironpage_io::run(ironpage_io::Config::default(), || async {
             fs::create_dir_all(&dir).await.unwrap();
             let registry = Registry::new(&dir, Rc::new(Context::new(NodeId(1), Vec::new())));
-            registry.create(&create).await.unwrap();
+            registry.create(&create, &[]).await.unwrap();
             assert!(registry.loaded().is_empty(), "creating does not load");
             let used = registry.get(create.tenant, create.timeline).await.unwrap();
             for _ in 0..UNLOAD_TICKS * 2 {

@@ -230,7 +230,7 @@ fn wal_may_end_anywhere_around_page_and_segment_boundaries() {
     // Shortly before a segment ends; what is in the segment before that reads as zeros.
     create.start_lsn = Lsn(0x01FF_E000);
     create.prev_record_lsn = Lsn(0x01FF_DF00);
-    create.prefix = Vec::new();
+    create.prefix_length = 0;
     Client::admin(daemon.address).create(&create).unwrap();
     let mut writer = WalWriter::new(create.start_lsn, create.prev_record_lsn, wal::SYSTEM_ID);
     let (mut at, mut term) = (create.start_lsn, 0);

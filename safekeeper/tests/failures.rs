@@ -129,7 +129,7 @@ fn who_is_not_meant_here_is_told_so() {
     }
     let mut create = wal::create();
     create.timeline = TimelineId([3; 16]);
-    create.prefix.pop();
+    create.prefix_length -= 1;
     assert_eq!(admin.create(&create).unwrap_err().code, ErrorCode::Protocol);
     assert_eq!(admin.status().timelines.len(), 1);
 

@@ -2,14 +2,14 @@
 
 use super::{WireError, payload};
 use crate::id::{NodeId, TenantId, Term, TimelineId};
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, WAL_SEGMENT_SIZE};
 use zerocopy::little_endian::{U32, U64};
 
 /// Longest branch name in bytes: Postgres's own limit for names (NAMEDATALEN - 1).
 pub const MAX_NAME: usize = 63;
 
 payload! {
-    RawTimelineCreate, 64 {
+    RawTimelineCreate, 80 {
         tenant: [u8; 16],
         timeline: [u8; 16],
         start_lsn: U64,
@@ -17,15 +17,18 @@ payload! {
         system_id: U64,
         postgres_version: U32,
         name_length: U32,
+        readable_lsn: U64,
+        kind: U32,
+        prefix_length: U32,
     }
 }
 
-/// Makes a timeline. A repeat with the same properties succeeds; with others it is `Exists`.
+/// Makes a timeline. A repeat with the same properties succeeds; with others it is `Exists`. The name is a label: a repeat
+/// may have another.
 ///
-/// To a safekeeper `body` holds the WAL from the start of `start_lsn`'s segment to `start_lsn`, which
-/// may be empty. To a pageserver it is empty; `ImportItem` frames and an `ImportEnd` follow, and the
-/// timeline exists once `TimelineCreated` has answered that.
-/// A segment's prefix can be longer than a frame: see `MAX_PREFIX`.
+/// To a safekeeper the last `prefix_length` bytes of WAL before `start_lsn` follow in `TimelinePrefix` frames, none if it is 0;
+/// the timeline exists once `TimelineCreated` has answered the last of them. To a pageserver `prefix_length` is 0; `ImportItem`
+/// frames and an `ImportEnd` follow, and the timeline exists once `TimelineCreated` has answered that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimelineCreate {
     pub tenant: TenantId,
@@ -38,12 +41,17 @@ pub struct TimelineCreate {
     pub postgres_version: u32,
     /// Name of the branch.
     pub name: String,
-    /// The last bytes of WAL before `start_lsn`, from a WAL page boundary on, `MAX_PREFIX` bytes at most.
-    pub prefix: Vec<u8>,
+    /// Pageserver: below it the imported pages are not consistent yet and nothing may be read; 0 for `start_lsn`.
+    pub readable_lsn: Lsn,
+    /// Pageserver: what kind of branch it becomes; 0 one that is written, 3 one that follows another server.
+    pub kind: u32,
+    /// Safekeeper: bytes of WAL that follow, from a WAL page boundary of `start_lsn`'s segment to `start_lsn`. What lies
+    /// before them in the segment reads as zeros.
+    pub prefix_length: u32,
 }
 
-/// Longest prefix of WAL that `TimelineCreate` carries. What lies before it in the segment reads as zeros.
-pub const MAX_PREFIX: usize = 3 << 20;
+/// Longest prefix of WAL a timeline can be given: less than its segment.
+pub const MAX_PREFIX: u32 = WAL_SEGMENT_SIZE as u32 - 1;
 
 impl TimelineCreate {
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -55,22 +63,22 @@ impl TimelineCreate {
             system_id: U64::new(self.system_id),
             postgres_version: U32::new(self.postgres_version),
             name_length: U32::new(self.name.len() as u32),
+            readable_lsn: U64::new(self.readable_lsn.0),
+            kind: U32::new(self.kind),
+            prefix_length: U32::new(self.prefix_length),
         }
         .encode(out);
         out.extend_from_slice(self.name.as_bytes());
-        out.extend_from_slice(&self.prefix);
     }
 
     pub fn decode(payload: &[u8]) -> Result<TimelineCreate, WireError> {
         let bad = |why| WireError::BadPayload { what: "TimelineCreate", why };
-        let (raw, rest) = RawTimelineCreate::decode_prefix(payload)?;
-        let name_length = raw.name_length.get() as usize;
-        if name_length == 0 || name_length > MAX_NAME || name_length > rest.len() {
-            return Err(bad("the name is empty, over 63 bytes, or cut short"));
+        let (raw, name) = RawTimelineCreate::decode_prefix(payload)?;
+        if name.is_empty() || name.len() > MAX_NAME || name.len() != raw.name_length.get() as usize {
+            return Err(bad("the name is empty, over 63 bytes, or not of the length given"));
         }
-        let (name, prefix) = rest.split_at(name_length);
-        if prefix.len() > MAX_PREFIX {
-            return Err(bad("the WAL prefix is too long"));
+        if raw.prefix_length.get() > MAX_PREFIX {
+            return Err(bad("the WAL prefix is longer than a segment"));
         }
         Ok(TimelineCreate {
             tenant: TenantId(raw.tenant),
@@ -80,14 +88,31 @@ impl TimelineCreate {
             system_id: raw.system_id.get(),
             postgres_version: raw.postgres_version.get(),
             name: std::str::from_utf8(name).map_err(|_| bad("the name is not UTF-8"))?.to_string(),
-            prefix: prefix.to_vec(),
+            readable_lsn: Lsn(raw.readable_lsn.get()),
+            kind: raw.kind.get(),
+            prefix_length: raw.prefix_length.get(),
         })
     }
 }
 
 payload! {
+    /// WAL of a new timeline's prefix from `begin_lsn` on follows, `MAX_WAL_CHUNK` bytes at most. In order, without gaps.
+    TimelinePrefix, 8 { begin_lsn: U64 }
+}
+
+payload! {
     /// The timeline is durable here. Nothing follows.
     TimelineCreated, 8 { reserved: U64 }
+}
+
+payload! {
+    /// Removes a timeline from a safekeeper; one that is not there is removed already. Nothing follows.
+    TimelineDelete, 32 { tenant: [u8; 16], timeline: [u8; 16] }
+}
+
+payload! {
+    /// The timeline is gone, and would be after a crash. Nothing follows.
+    TimelineDeleted, 8 { reserved: U64 }
 }
 
 payload! {
@@ -210,11 +235,17 @@ mod tests {
             system_id: 9,
             postgres_version: 150020,
             name: "main".into(),
-            prefix: vec![1, 2, 3],
+            readable_lsn: Lsn(0x1000100),
+            kind: 3,
+            prefix_length: MAX_PREFIX,
         };
         let mut bytes = Vec::new();
         create.encode(&mut bytes);
-        assert_eq!(TimelineCreate::decode(&bytes), Ok(create));
+        assert_eq!(TimelineCreate::decode(&bytes), Ok(create.clone()));
+        let mut longer = Vec::new();
+        TimelineCreate { prefix_length: MAX_PREFIX + 1, ..create }.encode(&mut longer);
+        assert!(TimelineCreate::decode(&longer).is_err(), "more WAL than a segment holds");
+        assert!(TimelineCreate::decode(&bytes[..bytes.len() - 1]).is_err());
 
         let timeline = TimelineStatus {
             timeline: TimelineId([2; 16]),

@@ -71,12 +71,15 @@ pub enum Kind {
     ImportEnd = 0x53,
     Status = 0x54,
     StatusReply = 0x55,
+    TimelineDelete = 0x56,
+    TimelineDeleted = 0x57,
+    TimelinePrefix = 0x58,
 }
 
 impl Kind {
     pub fn from_number(number: u16) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 25] = [
+        const ALL: [Kind; 28] = [
             Hello,
             HelloReply,
             Error,
@@ -102,6 +105,9 @@ impl Kind {
             ImportEnd,
             Status,
             StatusReply,
+            TimelineDelete,
+            TimelineDeleted,
+            TimelinePrefix,
         ];
         ALL.into_iter().find(|kind| *kind as u16 == number)
     }

@@ -29,7 +29,7 @@ pub async fn receive(
         start_lsn: request.start_lsn,
         prev_record_lsn: request.prev_record_lsn,
     };
-    if !request.prefix.is_empty() {
+    if request.prefix_length != 0 {
         let text = "TimelineCreate with WAL: that is for safekeepers, this is a pageserver".to_string();
         return Err(Refused::Last(refusal(ErrorCode::Protocol, text)));
     }

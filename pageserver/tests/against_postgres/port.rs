@@ -68,7 +68,9 @@ fn create(wal: &Wal, name: &str) -> TimelineCreate {
         system_id: wal.system_id,
         postgres_version: 150_020,
         name: name.into(),
-        prefix: Vec::new(),
+        readable_lsn: Lsn::INVALID,
+        kind: 0,
+        prefix_length: 0,
     }
 }
 

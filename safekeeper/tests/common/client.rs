@@ -2,11 +2,11 @@
 
 use super::PATIENCE;
 use super::wal::{SYSTEM_ID, TENANT, TIMELINE};
-use ironpage_layout::wire::admin::{Status, StatusReply, TimelineCreate};
+use ironpage_layout::wire::admin::{Status, StatusReply, TimelineCreate, TimelinePrefix};
 use ironpage_layout::wire::append::{Append, AppendReply, Elected, TermHistory, VoteReply, VoteRequest};
 use ironpage_layout::wire::hello::{Hello, Role};
 use ironpage_layout::wire::walstream::{WalData, WalStart};
-use ironpage_layout::wire::{self, Header, Kind, RemoteError};
+use ironpage_layout::wire::{self, Header, Kind, MAX_WAL_CHUNK, RemoteError};
 use ironpage_layout::{Lsn, Term};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -89,8 +89,22 @@ impl Client {
         }
     }
 
+    /// Creates a timeline; its prefix is the end of `wal::prefix()`.
     pub fn create(&mut self, create: &TimelineCreate) -> Result<(), RemoteError> {
+        let prefix = super::wal::prefix();
+        self.create_with(create, &prefix[prefix.len() - create.prefix_length as usize..])
+    }
+
+    pub fn create_with(&mut self, create: &TimelineCreate, prefix: &[u8]) -> Result<(), RemoteError> {
         self.send(Kind::TimelineCreate, Term(0), |out| create.encode(out));
+        let mut begin = create.start_lsn.0.wrapping_sub(prefix.len() as u64);
+        for chunk in prefix.chunks(MAX_WAL_CHUNK) {
+            self.send(Kind::TimelinePrefix, Term(0), |out| {
+                TimelinePrefix { begin_lsn: begin.into() }.encode(out);
+                out.extend_from_slice(chunk);
+            });
+            begin = begin.wrapping_add(chunk.len() as u64);
+        }
         self.receive().map(|frame| assert_eq!(frame.header.kind, Kind::TimelineCreated))
     }
 

@@ -36,7 +36,9 @@ pub fn create() -> TimelineCreate {
         system_id: SYSTEM_ID,
         postgres_version: 150_020,
         name: "main".into(),
-        prefix: prefix(),
+        readable_lsn: Lsn::INVALID,
+        kind: 0,
+        prefix_length: prefix().len() as u32,
     }
 }
 
