@@ -27,10 +27,12 @@ pub enum KeyKind {
     Control = 8,
     /// A replication origin's progress. `Blob` or `Tombstone`.
     ReplicationOrigin = 9,
+    /// What a bucket of WAL says of commit times and record ends. `Blob`, see `history::History`.
+    History = 10,
 }
 
 impl KeyKind {
-    pub const ALL: [KeyKind; 10] = [
+    pub const ALL: [KeyKind; 11] = [
         KeyKind::Page,
         KeyKind::RelSize,
         KeyKind::RelCuts,
@@ -41,6 +43,7 @@ impl KeyKind {
         KeyKind::TwoPhase,
         KeyKind::Control,
         KeyKind::ReplicationOrigin,
+        KeyKind::History,
     ];
 }
 
@@ -80,10 +83,10 @@ pub struct Key {
     /// Tablespace; for `Slru` the SlruKind.
     pub tablespace: Oid,
     pub database: Oid,
-    /// Relation; for `TwoPhase` the xid, for `ReplicationOrigin` its number.
+    /// Relation; for `TwoPhase` the xid, for `ReplicationOrigin` its number, for `History` the bucket's upper half.
     pub relation: Oid,
     pub fork: u8,
-    /// Block; for `Slru` the page number.
+    /// Block; for `Slru` the page number, for `History` the bucket's lower half.
     pub block: u32,
 }
 
@@ -138,6 +141,11 @@ impl Key {
         Key { relation: u32::from(origin), ..Key::bare(KeyKind::ReplicationOrigin) }
     }
 
+    /// A bucket of WAL, see `history::bucket_of`.
+    pub fn history(bucket: u64) -> Key {
+        Key { relation: (bucket >> 32) as u32, block: bucket as u32, ..Key::bare(KeyKind::History) }
+    }
+
     /// First key of a kind, and first key after it: the range a scan of the kind covers.
     pub fn kind_range(kind: KeyKind) -> std::ops::RangeInclusive<Key> {
         let last = Key { kind, tablespace: u32::MAX, database: u32::MAX, relation: u32::MAX, fork: u8::MAX, block: u32::MAX };
@@ -188,6 +196,9 @@ impl fmt::Display for Key {
             KeyKind::TwoPhase => write!(f, "prepared transaction {}", self.relation),
             KeyKind::Control => write!(f, "pg_control"),
             KeyKind::ReplicationOrigin => write!(f, "replication origin {}", self.relation),
+            KeyKind::History => {
+                write!(f, "history from {}", crate::history::bucket_start(u64::from(self.relation) << 32 | u64::from(self.block)))
+            }
         }
     }
 }
@@ -212,6 +223,8 @@ mod tests {
             Key::rel_size(rel, Fork::Main),
             Key::slru(SlruKind::CommitTs, 7),
             Key::control(),
+            Key::history(1 << 33 | 5),
+            Key::history(9),
         ];
         for key in &keys {
             assert_eq!(Key::decode(&key.encode()), Some(*key));

@@ -4,6 +4,7 @@
 //! what a pageserver stores, `layer` is its file format, `wire` the frames between the processes.
 
 pub mod crc;
+pub mod history;
 pub mod id;
 pub mod key;
 pub mod layer;

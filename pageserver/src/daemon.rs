@@ -2,7 +2,7 @@
 
 use crate::service::Service;
 use crate::store::StoreConfig;
-use crate::timeline::{TimelineError, Timelines, TimelinesConfig};
+use crate::timeline::{Known, TimelineError, Timelines, TimelinesConfig};
 use crate::worker::{Worker, WorkerConfig, WorkerError, check_version, pin};
 use ironpage_daemon::cli::Address;
 use ironpage_daemon::info;
@@ -81,7 +81,7 @@ async fn serve(config: Config, worker: WorkerConfig) -> Result<(), Error> {
     let worker = Worker::new(worker);
     worker.check().await?;
     let store = StoreConfig { memory_bytes_max: config.memory_layer_bytes, ..StoreConfig::default() };
-    let timelines = Timelines::open(TimelinesConfig { dir: config.dir.clone(), store }, worker.clone())
+    let timelines = Timelines::open(TimelinesConfig { dir: config.dir.clone(), store }, worker.clone(), Known::All)
         .await
         .map_err(|error| Error::Timelines { dir: config.dir.clone(), error: Box::new(error) })?;
     let listener =

@@ -37,7 +37,7 @@ pub struct Received {
 /// Fetches the state at `lsn` into `data_dir`. From here on the pageserver refuses reads of lower terms.
 pub fn fetch(peer: &Peer, identity: Identity, term: Term, lsn: Lsn, data_dir: &DataDir) -> Result<Received> {
     let mut client = Client::connect(peer, Role::Admin, identity, SILENCE_MAX)?;
-    let request = BaseBackup { lsn: U64::new(lsn.0), wait_ms_max: U32::new(WAIT_MS_MAX), reserved: U32::ZERO };
+    let request = BaseBackup { lsn: U64::new(lsn.0), wait_ms_max: U32::new(WAIT_MS_MAX), flags: U32::ZERO };
     client.send(Kind::BaseBackup, 1, term, |out| request.encode(out))?;
     let mut files = Files::new(&data_dir.path, &data_dir.owner);
     let (mut control, mut items) = (None, 0u64);

@@ -35,6 +35,19 @@ pub struct TimelineRecord {
     pub start_lsn: Lsn,
     /// Start of the record that ends at `start_lsn`.
     pub prev_record_lsn: Lsn,
+    /// Nothing may be read or branched below: the pages of an import are not those of one moment before. `start_lsn` at least.
+    pub readable_lsn: Lsn,
+    /// What it goes on from; `None` for one that was imported.
+    pub ancestor: Option<Ancestor>,
+}
+
+/// Where a branch came off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ancestor {
+    /// Of the same tenant.
+    pub timeline: TimelineId,
+    /// A record end of the ancestor, at most the branch's `start_lsn`. What the ancestor has up to here is the branch's too.
+    pub lsn: Lsn,
 }
 
 /// A layer as the manifest names it.
@@ -122,7 +135,11 @@ struct RawManifest {
     layers: U32,
     slot_bits: u8,
     name_length: u8,
-    reserved: [u8; 46],
+    ancestor: [u8; 16],
+    /// 0 without an ancestor.
+    ancestor_lsn: U64,
+    readable_lsn: U64,
+    reserved: [u8; 14],
 }
 const HEAD_SIZE: usize = 160;
 const _: () = assert!(size_of::<RawManifest>() == HEAD_SIZE);
@@ -165,6 +182,11 @@ impl Manifest {
         raw.layers = U32::new(u32::try_from(self.layers.len()).expect("mappings end far below 2^32 layers"));
         raw.slot_bits = self.slot_bits;
         raw.name_length = u8::try_from(name.len()).expect("a branch's name has at most 63 bytes");
+        if let Some(ancestor) = self.timeline.ancestor {
+            raw.ancestor = ancestor.timeline.0;
+            raw.ancestor_lsn = U64::new(ancestor.lsn.0);
+        }
+        raw.readable_lsn = U64::new(self.timeline.readable_lsn.0);
         let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(raw.as_bytes());
         bytes.extend_from_slice(name);
@@ -214,6 +236,10 @@ impl Manifest {
         if layers.len() != raw.layers.get() as usize || !rest.is_empty() || raw.slot_bits > 16 {
             return Err(malformed(0, "its length does not fit its layers, or it has too many slots"));
         }
+        let (start_lsn, readable_lsn, ancestor_lsn) = (raw.start_lsn.get(), raw.readable_lsn.get(), raw.ancestor_lsn.get());
+        if readable_lsn < start_lsn || ancestor_lsn > start_lsn || (ancestor_lsn == 0 && raw.ancestor != [0; 16]) {
+            return Err(malformed(0, "where it starts, is readable and came off its ancestor does not fit together"));
+        }
         let manifest = Manifest {
             timeline: TimelineRecord {
                 tenant: TenantId(raw.tenant),
@@ -221,8 +247,10 @@ impl Manifest {
                 name: name.to_string(),
                 system_id: raw.system_id.get(),
                 postgres_version: raw.postgres_version.get(),
-                start_lsn: Lsn(raw.start_lsn.get()),
+                start_lsn: Lsn(start_lsn),
                 prev_record_lsn: Lsn(raw.start_prev_record_lsn.get()),
+                readable_lsn: Lsn(readable_lsn),
+                ancestor: (ancestor_lsn != 0).then_some(Ancestor { timeline: TimelineId(raw.ancestor), lsn: Lsn(ancestor_lsn) }),
             },
             slot_bits: raw.slot_bits,
             disk_consistent_lsn: Lsn(raw.disk_consistent_lsn.get()),

@@ -1,7 +1,7 @@
 //! A whole layer in memory: made, read back, pinned as golden files, and damaged in every bit.
 
 use super::index::IndexBlock;
-use super::manifest::{LayerRecord, Manifest, TimelineRecord};
+use super::manifest::{Ancestor, LayerRecord, Manifest, TimelineRecord};
 use super::*;
 use crate::key::Key;
 use crate::lsn::Lsn;
@@ -23,6 +23,8 @@ fn timeline() -> TimelineRecord {
         postgres_version: 150_018,
         start_lsn: Lsn(0x100),
         prev_record_lsn: Lsn(0x80),
+        readable_lsn: Lsn(0x110),
+        ancestor: Some(Ancestor { timeline: TimelineId([3; 16]), lsn: Lsn(0xC0) }),
     }
 }
 

@@ -23,6 +23,11 @@ payload! {
     }
 }
 
+/// `TimelineCreate::kind` of an ordinary branch.
+pub const KIND_BRANCH: u32 = 0;
+/// `TimelineCreate::kind` of a branch that follows a server which is not ours.
+pub const KIND_FOLLOW: u32 = 3;
+
 /// Makes a timeline. A repeat with the same properties succeeds; with others it is `Exists`. The name is a label: a repeat
 /// may have another.
 ///
@@ -41,9 +46,10 @@ pub struct TimelineCreate {
     pub postgres_version: u32,
     /// Name of the branch.
     pub name: String,
-    /// Pageserver: below it the imported pages are not consistent yet and nothing may be read; 0 for `start_lsn`.
+    /// Pageserver: below it the imported pages are not those of one moment (a base backup before its end), and nothing may
+    /// be read or branched. 0 for `start_lsn`; else not below it.
     pub readable_lsn: Lsn,
-    /// Pageserver: what kind of branch it becomes; 0 one that is written, 3 one that follows another server.
+    /// Pageserver: what kind of branch it becomes, `KIND_BRANCH` or `KIND_FOLLOW`.
     pub kind: u32,
     /// Safekeeper: bytes of WAL that follow, from a WAL page boundary of `start_lsn`'s segment to `start_lsn`. What lies
     /// before them in the segment reads as zeros.
@@ -79,6 +85,12 @@ impl TimelineCreate {
         }
         if raw.prefix_length.get() > MAX_PREFIX {
             return Err(bad("the WAL prefix is longer than a segment"));
+        }
+        if raw.readable_lsn.get() != 0 && raw.readable_lsn.get() < raw.start_lsn.get() {
+            return Err(bad("it is readable before it starts"));
+        }
+        if ![KIND_BRANCH, KIND_FOLLOW].contains(&raw.kind.get()) {
+            return Err(bad("unknown kind of branch"));
         }
         Ok(TimelineCreate {
             tenant: TenantId(raw.tenant),

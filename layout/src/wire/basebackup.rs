@@ -13,9 +13,13 @@ payload! {
     BaseBackup, 16 {
         lsn: U64,
         wait_ms_max: U32,
-        reserved: U32,
+        /// 0 or `ALL_PAGES`.
+        flags: U32,
     }
 }
+
+/// Flag of a base backup: with the pages of all main forks, visibility maps and init forks, not those of init forks alone.
+pub const ALL_PAGES: u32 = 1;
 
 payload! {
     BaseBackupEnd, 24 {
@@ -62,7 +66,7 @@ pub enum Item<'a> {
         fork: Fork,
         blocks: u32,
     },
-    /// Pages of a fork from `block` on, whole pages. In a base backup only those of init forks.
+    /// Pages of a fork from `block` on, whole pages. In a base backup only those of init forks, unless `ALL_PAGES` asked for more.
     RelPages {
         rel: RelTag,
         fork: Fork,

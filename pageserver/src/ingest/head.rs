@@ -104,6 +104,7 @@ impl Head {
                 let both = u128::from_le_bytes(lsns);
                 self.origins.insert(origin, (Lsn(both as u64), Lsn((both >> 64) as u64)));
             }
+            KeyKind::History => {}
             KeyKind::Page | KeyKind::Slru => return Err(bad("it is not part of a head")),
         }
         Ok(())

@@ -70,6 +70,10 @@ impl From<TimelineError> for Failure {
         let code = match &error {
             TimelineError::Exists { .. } => ErrorCode::Exists,
             TimelineError::Busy { .. } => ErrorCode::Unavailable,
+            TimelineError::NotFound { .. } => ErrorCode::NotFound,
+            TimelineError::OutOfRange { .. } => ErrorCode::OutOfRange,
+            TimelineError::HasChildren { .. } => ErrorCode::Refused,
+            TimelineError::Unavailable { .. } => ErrorCode::Unavailable,
             TimelineError::PostgresVersion { .. } => ErrorCode::Unsupported,
             TimelineError::StartLsn { .. } | TimelineError::Incomplete { .. } | TimelineError::Item { .. } => ErrorCode::Protocol,
             TimelineError::Head(_) => ErrorCode::Refused,

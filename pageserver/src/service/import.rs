@@ -28,6 +28,8 @@ pub async fn receive(
         postgres_version: request.postgres_version,
         start_lsn: request.start_lsn,
         prev_record_lsn: request.prev_record_lsn,
+        readable_lsn: request.readable_lsn.max(request.start_lsn),
+        ancestor: None,
     };
     if request.prefix_length != 0 {
         let text = "TimelineCreate with WAL: that is for safekeepers, this is a pageserver".to_string();

@@ -74,8 +74,22 @@ pub enum TimelineError {
     PostgresVersion { found: u32 },
     #[error("start_lsn {start_lsn} and prev_record_lsn {prev_record_lsn} are not those of a record")]
     StartLsn { start_lsn: Lsn, prev_record_lsn: Lsn },
+    #[error("no timeline {timeline} of tenant {tenant} is open here")]
+    NotFound { tenant: TenantId, timeline: TimelineId },
+    /// The history that exists is named.
+    #[error("{wanted} is outside the history of timeline {timeline}: {range}")]
+    OutOfRange { timeline: TimelineId, wanted: String, range: String },
+    #[error("timeline {timeline} has children, which read it: {}", list(children))]
+    HasChildren { timeline: TimelineId, children: Vec<TimelineId> },
+    /// Nothing can be promised for now.
+    #[error("timeline {timeline}: {why}; try again")]
+    Unavailable { timeline: TimelineId, why: String },
     #[error("the import says it sent {sent} items, {received} are here")]
     Incomplete { sent: u64, received: u64 },
     #[error("item {item} of the import: {why}")]
     Item { item: u64, why: String },
+}
+
+fn list(timelines: &[TimelineId]) -> String {
+    timelines.iter().map(TimelineId::to_string).collect::<Vec<_>>().join(", ")
 }

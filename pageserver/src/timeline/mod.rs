@@ -1,12 +1,16 @@
 //! A timeline: its store, the head of its WAL, and who may ask for it.
 
+mod branch;
 mod error;
+mod history;
 mod import;
 mod registry;
 
+pub use branch::{At, BranchPoint, NewBranch};
 pub use error::{IngestStop, Stopped, TimelineError, WaitError};
+pub use history::AtTime;
 pub use import::Import;
-pub use registry::{Timelines, TimelinesConfig};
+pub use registry::{Known, Timelines, TimelinesConfig};
 
 use crate::ingest::{CopyDatabase, Head, IngestAction};
 use crate::reconstruct::{self, ForkState, ReconstructError};

@@ -20,6 +20,15 @@ pub struct TimelinesConfig {
 
 type Name = (TenantId, TimelineId);
 
+/// Which timelines there should be.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// Whatever the directory holds.
+    All,
+    /// These. All else in the directory was being made, or being deleted, when the process ended: it is removed.
+    These(BTreeSet<(TenantId, TimelineId)>),
+}
+
 /// The timelines of this pageserver. A handle; clones are the same.
 #[derive(Clone)]
 pub struct Timelines {
@@ -35,15 +44,21 @@ pub(super) struct Shared {
 }
 
 impl Timelines {
-    /// Opens all timelines in the directory. What an import that was cut off left there is removed.
-    pub async fn open(config: TimelinesConfig, worker: Worker) -> Result<Timelines, TimelineError> {
+    /// Opens the timelines in the directory. What an import or a branch that was cut off left there is removed.
+    pub async fn open(config: TimelinesConfig, worker: Worker, known: Known) -> Result<Timelines, TimelineError> {
         let shared = Shared { config, worker, open: RefCell::default(), importing: RefCell::default() };
         let timelines = Timelines { shared: Rc::new(shared) };
         let dir = &timelines.shared.config.dir;
         for tenant in ids::<TenantId>(dir).await? {
             let tenant_dir = dir.join(tenant.to_string());
             for timeline in ids::<TimelineId>(&tenant_dir).await? {
-                timelines.open_one(&tenant_dir.join(timeline.to_string())).await?;
+                let timeline_dir = tenant_dir.join(timeline.to_string());
+                if matches!(&known, Known::These(names) if !names.contains(&(tenant, timeline))) {
+                    warn!("{}: it was being made or deleted when the process ended; removing it", timeline_dir.display());
+                    fs::remove_dir_all(&timeline_dir).await?;
+                    continue;
+                }
+                timelines.open_one(&timeline_dir).await?;
             }
         }
         Ok(timelines)

@@ -92,7 +92,7 @@ impl Client {
 
     /// The frames of a base backup, the last one its end or an error.
     pub async fn base_backup(&mut self, term: Term, lsn: Lsn, wait_ms_max: u32) -> (Vec<Vec<u8>>, Reply) {
-        let request = BaseBackup { lsn: lsn.0.into(), wait_ms_max: wait_ms_max.into(), reserved: 0.into() };
+        let request = BaseBackup { lsn: lsn.0.into(), wait_ms_max: wait_ms_max.into(), flags: 0.into() };
         self.send(Kind::BaseBackup, term, |out| request.encode(out)).await;
         let mut items = Vec::new();
         loop {

@@ -12,7 +12,7 @@ use ironpage_layout::key::SlruKind;
 use ironpage_layout::{BlockNumber, Fork, Key, Lsn, RelTag, TenantId, TimelineId, Value};
 use ironpage_pageserver::reconstruct::ForkState;
 use ironpage_pageserver::store::{StoreConfig, TimelineRecord};
-use ironpage_pageserver::timeline::{Timeline, Timelines, TimelinesConfig};
+use ironpage_pageserver::timeline::{Known, Timeline, Timelines, TimelinesConfig};
 use ironpage_pageserver::worker::Worker;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn pages_are_those_of_recovery() {
         let worker = worker(&scratch.dir);
         ingest(&dir, &worker, &scratch, &wal).await;
         // What was only in memory is gone now; the rest of the WAL comes again.
-        let timelines = Timelines::open(config(&dir), worker.clone()).await.unwrap();
+        let timelines = Timelines::open(config(&dir), worker.clone(), Known::All).await.unwrap();
         let timeline = timelines.all().pop().expect("the timeline was flushed");
         let from = timeline.store().last_record_lsn();
         assert!(from > wal.start && from < wal.end, "the restart is in the middle of the WAL, at {from}");
@@ -58,7 +58,7 @@ fn config(dir: &Path) -> TimelinesConfig {
 /// Imports the initial state, and ingests most of the WAL.
 async fn ingest(dir: &Path, worker: &Worker, scratch: &Scratch, wal: &Wal) {
     std::fs::create_dir_all(dir).unwrap();
-    let timelines = Timelines::open(config(dir), worker.clone()).await.unwrap();
+    let timelines = Timelines::open(config(dir), worker.clone(), Known::All).await.unwrap();
     let record = TimelineRecord {
         tenant: TenantId([1; 16]),
         timeline: TimelineId([2; 16]),
@@ -67,6 +67,8 @@ async fn ingest(dir: &Path, worker: &Worker, scratch: &Scratch, wal: &Wal) {
         postgres_version: 150_000,
         start_lsn: wal.start,
         prev_record_lsn: wal.prev,
+        readable_lsn: wal.start,
+        ancestor: None,
     };
     let mut import = timelines.import(record.clone()).await.unwrap().expect("it is new");
     let mut items = 0;

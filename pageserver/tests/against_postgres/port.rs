@@ -18,7 +18,7 @@ use ironpage_layout::wire::{ErrorCode, Kind};
 use ironpage_layout::{Fork, Lsn, NodeId, RelTag, TenantId, Term};
 use ironpage_pageserver::service::Service;
 use ironpage_pageserver::store::StoreConfig;
-use ironpage_pageserver::timeline::{Timelines, TimelinesConfig};
+use ironpage_pageserver::timeline::{Known, Timelines, TimelinesConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ impl Pageserver {
     async fn start(dir: &Path, safekeepers: &[Safekeeper]) -> Pageserver {
         std::fs::create_dir_all(dir).unwrap();
         let config = TimelinesConfig { dir: dir.to_path_buf(), store: StoreConfig::default() };
-        let timelines = Timelines::open(config, worker(dir)).await.unwrap();
+        let timelines = Timelines::open(config, worker(dir), Known::All).await.unwrap();
         let listener = Listener::bind_tcp("127.0.0.1:0").unwrap();
         let address = listener.name().parse().unwrap();
         let safekeepers = safekeepers.iter().map(|safekeeper| safekeeper.address.clone()).collect();

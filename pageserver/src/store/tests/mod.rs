@@ -58,6 +58,8 @@ fn record() -> TimelineRecord {
         postgres_version: 150_018,
         start_lsn: START,
         prev_record_lsn: Lsn(0x0100_0000),
+        readable_lsn: START,
+        ancestor: None,
     }
 }
 
