@@ -134,7 +134,9 @@ impl Template {
             import.slru(&self.dir.join(slru.directory()), slru)?;
         }
         let items = import.items;
-        import.client.send(Kind::ImportEnd, 1, Term(0), |out| ImportEnd { items: U64::new(items) }.encode(out))?;
+        import
+            .client
+            .send(Kind::ImportEnd, 1, Term(0), |out| ImportEnd { items: U64::new(items), readable_lsn: U64::ZERO }.encode(out))?;
         import.client.expect(Kind::TimelineCreated, "TimelineCreated").map(drop)
     }
 }

@@ -128,8 +128,13 @@ payload! {
 }
 
 payload! {
-    /// Ends an import: how many items were sent.
-    ImportEnd, 8 { items: U64 }
+    /// Ends an import.
+    ImportEnd, 16 {
+        /// How many items were sent.
+        items: U64,
+        /// As in `TimelineCreate`, for those who learn it only at the end of their base backup; the greater of both counts.
+        readable_lsn: U64,
+    }
 }
 
 payload! {

@@ -81,7 +81,11 @@ async fn import(admin: &mut Client, scratch: &Scratch, create: &TimelineCreate, 
     for item in items.iter().skip(lost) {
         admin.send(Kind::ImportItem, Term(0), |out| item.as_item().encode(out)).await;
     }
-    admin.send(Kind::ImportEnd, Term(0), |out| ImportEnd { items: (items.len() as u64).into() }.encode(out)).await;
+    admin
+        .send(Kind::ImportEnd, Term(0), |out| {
+            ImportEnd { items: (items.len() as u64).into(), readable_lsn: 0.into() }.encode(out)
+        })
+        .await;
     admin.receive().await
 }
 
