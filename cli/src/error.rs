@@ -67,6 +67,8 @@ pub enum Error {
     Fenced(String),
     #[error("{0}")]
     Endpoint(String),
+    #[error("cannot import {what}: {why}. The way out: {way_out}")]
+    NotImportable { what: PathBuf, why: String, way_out: String },
     #[error("{what} is missing: {way_out}")]
     Missing { what: String, way_out: String },
     #[error("{0}")]

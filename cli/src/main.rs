@@ -14,6 +14,7 @@ mod down;
 mod endpoint;
 mod error;
 mod files;
+mod import;
 mod log;
 mod place;
 mod port;

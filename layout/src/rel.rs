@@ -18,6 +18,9 @@ pub const GLOBAL_TABLESPACE: Oid = 1664;
 /// DEFAULTTABLESPACE_OID.
 pub const DEFAULT_TABLESPACE: Oid = 1663;
 
+/// Directory of a server version in a tablespace: TABLESPACE_VERSION_DIRECTORY (common/relpath.h) of 15.
+pub const TABLESPACE_VERSION_DIRECTORY: &str = "PG_15_202209061";
+
 /// ForkNumber (common/relpath.h).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]

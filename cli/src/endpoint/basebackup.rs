@@ -5,7 +5,7 @@ use crate::client::{Client, Identity, Peer};
 use crate::error::{AtPath, Error, Result};
 use crate::user::Owner;
 use ironpage_layout::key::SLRU_PAGES_PER_SEGMENT;
-use ironpage_layout::rel::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PAGE_SIZE, SEGMENT_BLOCKS};
+use ironpage_layout::rel::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PAGE_SIZE, SEGMENT_BLOCKS, TABLESPACE_VERSION_DIRECTORY};
 use ironpage_layout::wire::Kind;
 use ironpage_layout::wire::basebackup::{BaseBackup, BaseBackupEnd, Item};
 use ironpage_layout::wire::hello::Role;
@@ -22,8 +22,6 @@ use zerocopy::little_endian::{U32, U64};
 const WAIT_MS_MAX: u32 = 2000;
 /// Longest silence between two frames.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Directory of a server version in a tablespace: TABLESPACE_VERSION_DIRECTORY (common/relpath.h) of 15.
-const TABLESPACE_VERSION_DIRECTORY: &str = "PG_15_202209061";
 
 /// What a base backup says beside the files it becomes.
 #[derive(Clone, PartialEq, Eq, Debug)]
