@@ -1,11 +1,13 @@
-//! Administration: creating timelines, and what state they are in.
+//! Administration: creating and deleting timelines, and what state they are in.
 
 use crate::error::{Error, Result};
 use crate::prefix;
 use crate::registry::Registry;
 use ironpage_daemon::frames::{FrameReader, FrameWriter};
 use ironpage_layout::wire::Kind;
-use ironpage_layout::wire::admin::{Status, StatusReply, TimelineCreate, TimelineCreated, TimelineStatus};
+use ironpage_layout::wire::admin::{
+    Status, StatusReply, TimelineCreate, TimelineCreated, TimelineDelete, TimelineDeleted, TimelineStatus,
+};
 use ironpage_layout::{TenantId, Term, TimelineId};
 use std::convert::Infallible;
 use zerocopy::little_endian::U64;
@@ -30,6 +32,21 @@ pub async fn serve(registry: &Registry, reader: &mut FrameReader, writer: FrameW
                     Err(error) => {
                         let Some(remote) = error.to_remote() else { return Err(error) };
                         ironpage_daemon::warn!("timeline {} was not created: {error}", create.timeline);
+                        writer.send_error(id, Term(0), &remote).await?;
+                    }
+                }
+            }
+            Kind::TimelineDelete => {
+                let delete = TimelineDelete::decode(frame.payload)?;
+                let (tenant, timeline) = (TenantId(delete.tenant), TimelineId(delete.timeline));
+                match registry.delete(tenant, timeline).await {
+                    Ok(()) => {
+                        let deleted = TimelineDeleted { reserved: U64::ZERO };
+                        writer.send(Kind::TimelineDeleted, id, Term(0), |out| deleted.encode(out)).await?;
+                    }
+                    Err(error) => {
+                        let Some(remote) = error.to_remote() else { return Err(error) };
+                        ironpage_daemon::warn!("timeline {timeline} of tenant {tenant} was not deleted: {error}");
                         writer.send_error(id, Term(0), &remote).await?;
                     }
                 }

@@ -16,6 +16,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error("safekeeper has no timeline {timeline} of tenant {tenant}: create it, or check the ids")]
     NotFound { tenant: TenantId, timeline: TimelineId },
+    #[error("timeline {timeline} was deleted")]
+    Deleted { timeline: TimelineId },
     #[error("timeline {timeline} exists with another {property}")]
     Exists { timeline: TimelineId, property: &'static str },
     #[error("timeline {timeline} belongs to system identifier {ours}, not {theirs}: this is another Postgres cluster")]
@@ -77,7 +79,7 @@ impl Error {
     /// The `Error` frame for whoever asked; `None` if the connection itself is what failed.
     pub fn to_remote(&self) -> Option<RemoteError> {
         let code = match self {
-            Error::NotFound { .. } => ErrorCode::NotFound,
+            Error::NotFound { .. } | Error::Deleted { .. } => ErrorCode::NotFound,
             Error::Exists { .. } => ErrorCode::Exists,
             Error::OtherSystem { .. } | Error::WrongRole => ErrorCode::Refused,
             Error::PostgresVersion { .. } => ErrorCode::Unsupported,

@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod context;
 pub mod control;
+pub mod deletion;
 pub mod error;
 pub mod limits;
 pub mod prefix;
@@ -50,6 +51,7 @@ async fn serve(config: Config) -> Result<()> {
     let shutdown = ironpage_io::signal::shutdown();
     let context = Rc::new(Context::new(config.node, config.peers));
     let registry = Rc::new(Registry::new(&config.dir, context));
+    registry.finish_deletions().await?;
     let timelines = registry.inspect().await?;
     let busy = |error| Error::Listen { address: config.listen.text.clone(), error };
     let listener = Listener::bind_tcp(config.listen.socket).map_err(busy)?;

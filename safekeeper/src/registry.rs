@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::control::{self, Properties};
+use crate::deletion;
 use crate::error::{Error, Result};
 use crate::limits::{TICK, UNLOAD_TICKS};
 use crate::proposer_service::can_be_record_end;
@@ -95,6 +96,8 @@ impl Registry {
         if fs::exists(dir.join(control::FILE_NAME)).await? {
             return compare(&control::read(&dir).await?.properties, &wanted);
         }
+        // Or its marker would take the new one along.
+        deletion::finish(&dir).await?;
         if let Err(error) = Timeline::create(&dir, &wanted, prefix).await {
             // A full disk gets its space back.
             let _ = fs::remove_dir_all(&dir).await;
@@ -102,6 +105,59 @@ impl Registry {
         }
         drop(claim);
         info!("timeline {} of tenant {}: created as '{}' at {}", wanted.timeline, wanted.tenant, wanted.name, wanted.start_lsn);
+        Ok(())
+    }
+
+    /// Removes a timeline, durably: its connections end, storage work under way ends, its files go. One that is not there is
+    /// removed already. After an error it serves nobody; a repeat or a restart goes on.
+    pub async fn delete(&self, tenant: TenantId, timeline: TimelineId) -> Result<()> {
+        let id = (tenant, timeline);
+        let (claim, loaded) = loop {
+            match self.claim(id).await {
+                Ok(claim) => break (claim, None),
+                Err(loaded) => {
+                    let mut timelines = self.timelines.borrow_mut();
+                    // The claim came back with it just now; only an await could let somebody else change that.
+                    if let Some(entry @ Entry::Loaded(_)) = timelines.get_mut(&id) {
+                        *entry = Entry::Busy;
+                        break (Claim { registry: self, id }, Some(loaded));
+                    }
+                }
+            }
+        };
+        if let Some(loaded) = &loaded {
+            loaded.delete().await;
+        }
+        let deleted = deletion::delete(&self.timeline_dir(id)).await;
+        if let (Err(_), Some(loaded)) = (&deleted, loaded) {
+            // Stopped as it is, and not to be loaded again: what is on disk is not known.
+            self.timelines.borrow_mut().insert(id, Entry::Loaded(loaded));
+        }
+        drop(claim);
+        if deleted? {
+            info!("timeline {timeline} of tenant {tenant}: deleted");
+        }
+        Ok(())
+    }
+
+    /// Ends deletions that a crash ended early.
+    pub async fn finish_deletions(&self) -> Result<()> {
+        for tenant in fs::read_dir(&self.dir).await? {
+            if tenant.parse::<TenantId>().is_err() {
+                continue;
+            }
+            for timeline in fs::read_dir(self.dir.join(&tenant)).await? {
+                if timeline.parse::<TimelineId>().is_err() {
+                    continue;
+                }
+                match deletion::finish(&self.dir.join(&tenant).join(&timeline)).await {
+                    Ok(true) => info!("timeline {timeline} of tenant {tenant}: its deletion had begun and is done"),
+                    Ok(false) => {}
+                    // It is gone all the same; the next start tries again.
+                    Err(error) => error!("timeline {timeline} of tenant {tenant}: files of it are left: {error}"),
+                }
+            }
+        }
         Ok(())
     }
 
@@ -241,12 +297,12 @@ fn compare(ours: &Properties, wanted: &Properties) -> Result<()> {
 #[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
+    use ironpage_io::driver::simulator::{Disk, Faults, Simulator};
     use ironpage_layout::{Lsn, NodeId};
+    use std::time::Duration;
 
-    #[test]
-    fn a_timeline_nobody_uses_is_a_directory_and_nothing_else() {
-        let dir = std::env::temp_dir().join(format!("ironpage-registry-{}", std::process::id()));
-        let create = TimelineCreate {
+    fn creation() -> TimelineCreate {
+        TimelineCreate {
             tenant: TenantId([1; 16]),
             timeline: TimelineId([2; 16]),
             start_lsn: Lsn(0x0100_0000),
@@ -257,7 +313,78 @@ mod tests {
             readable_lsn: Lsn::INVALID,
             kind: 0,
             prefix_length: 0,
-        };
+        }
+    }
+
+    /// The power fails somewhere in a deletion, and somewhere in the start after it: the timeline is whole or gone, gone if
+    /// that was said, and once gone it stays so and can be made anew.
+    #[test]
+    fn a_deletion_that_the_power_cuts_short_leaves_all_or_nothing() {
+        let (mut whole, mut cut_short) = (0, 0);
+        for seed in 1..=60u64 {
+            let (dir, disk, create) = (PathBuf::from("/safekeeper"), Disk::new(), creation());
+            let (tenant, timeline) = (create.tenant, create.timeline);
+            let simulator = |part: u64| {
+                let faults = Faults { failed_syncs: if (1..=2).contains(&part) { 300 } else { 0 }, ..Faults::default() };
+                Box::new(Simulator::new(seed * 10 + part, disk.clone(), faults))
+            };
+            let registry = || Registry::new(&dir, Rc::new(Context::new(NodeId(1), Vec::new())));
+            let created = ironpage_io::run_on(simulator(0), || async {
+                fs::create_dir_all(&dir).await.unwrap();
+                registry().create(&create, &[]).await.unwrap();
+            });
+            created.unwrap();
+            let said = ironpage_io::run_on(simulator(1), || async {
+                let registry = registry();
+                // Half of them with a timeline in memory.
+                let loaded = if seed % 2 == 0 { registry.get(tenant, timeline).await.ok() } else { None };
+                let deleting = time::timeout(Duration::from_micros(seed * 22), registry.delete(tenant, timeline)).await;
+                if let (Some(loaded), Ok(_)) = (loaded, &deleting) {
+                    assert!(matches!(loaded.check_running(), Err(Error::Deleted { .. })));
+                    let another = registry.get(tenant, timeline).await.ok();
+                    assert!(another.is_none_or(|another| Rc::ptr_eq(&another, &loaded)), "two of one timeline");
+                }
+                matches!(deleting, Ok(Ok(())))
+            });
+            let said = said.unwrap();
+            disk.crash(seed);
+            let starting = ironpage_io::run_on(simulator(2), || async {
+                time::timeout(Duration::from_micros(seed * 10), registry().finish_deletions()).await.is_ok()
+            });
+            cut_short += u32::from(!starting.unwrap());
+            disk.crash(seed + 1000);
+            let gone = ironpage_io::run_on(simulator(3), || async {
+                let registry = registry();
+                registry.finish_deletions().await.unwrap();
+                match registry.get(tenant, timeline).await {
+                    Err(Error::NotFound { .. }) => true,
+                    Ok(found) => found.position().flush_lsn != create.start_lsn,
+                    Err(error) => panic!("seed {seed}: {error}"),
+                }
+            });
+            let gone = gone.unwrap();
+            assert!(gone || !said, "seed {seed}: it was said to be deleted");
+            whole += u32::from(!gone);
+            disk.crash(seed + 2000);
+            let again = ironpage_io::run_on(simulator(4), || async {
+                let registry = registry();
+                registry.finish_deletions().await.unwrap();
+                assert_eq!(registry.get(tenant, timeline).await.is_err(), gone, "seed {seed}");
+                registry.delete(tenant, timeline).await.unwrap();
+                registry.delete(tenant, timeline).await.unwrap();
+                registry.create(&create, &[]).await.unwrap();
+                registry.finish_deletions().await.unwrap();
+                registry.get(tenant, timeline).await.map(|found| found.position().flush_lsn)
+            });
+            assert_eq!(again.unwrap().unwrap(), create.start_lsn, "seed {seed}");
+        }
+        assert!(whole > 3 && cut_short > 3, "{whole} were whole, {cut_short} starts were cut short");
+    }
+
+    #[test]
+    fn a_timeline_nobody_uses_is_a_directory_and_nothing_else() {
+        let dir = std::env::temp_dir().join(format!("ironpage-registry-{}", std::process::id()));
+        let create = creation();
         ironpage_io::run(ironpage_io::Config::default(), || async {
             fs::create_dir_all(&dir).await.unwrap();
             let registry = Registry::new(&dir, Rc::new(Context::new(NodeId(1), Vec::new())));

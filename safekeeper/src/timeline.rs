@@ -39,6 +39,8 @@ pub struct Timeline {
     moved: Notify,
     stopped: RefCell<Option<Error>>,
     recovering: Cell<bool>,
+    /// Pieces of storage work under way.
+    working: Cell<usize>,
     /// Ticks in a row nobody but the registry held this timeline.
     pub idle_ticks: Cell<u32>,
 }
@@ -113,6 +115,7 @@ impl Timeline {
             moved: Notify::new(),
             stopped: RefCell::default(),
             recovering: Cell::new(false),
+            working: Cell::new(0),
             idle_ticks: Cell::new(0),
         });
         if timeline.recovery().is_some() {
@@ -281,6 +284,34 @@ impl Timeline {
         self.moved.notify_all();
     }
 
+    /// Tells everybody that the timeline is being deleted, and returns once nothing of it will write to disk any more.
+    pub async fn delete(&self) {
+        let error = Error::Deleted { timeline: self.properties.timeline };
+        for replies in self.proposers.borrow().values() {
+            replies.close(&error, self.term());
+        }
+        *self.stopped.borrow_mut() = Some(error);
+        self.moved.notify_all();
+        loop {
+            let moved = self.moved();
+            if self.wal.is_preparing() {
+                self.wal.preparation_ended().await;
+            } else if self.working.get() > 0 {
+                moved.await;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// An error if the timeline is being deleted or is gone: then not even its readers are served.
+    pub fn check_there(&self) -> Result<()> {
+        match &*self.stopped.borrow() {
+            Some(error @ Error::Deleted { .. }) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
     // The acceptor's hands.
 
     fn step(self: &Rc<Timeline>, mut incoming: Incoming<'_>, input: impl FnOnce(&mut Acceptor, &mut Vec<Action>)) {
@@ -347,10 +378,13 @@ impl Timeline {
         F: Future<Output = Result<()>> + 'static,
     {
         let (timeline, work) = (self.clone(), work(self.clone()));
+        self.working.set(self.working.get() + 1);
         spawn(async move {
             if let Err(error) = work.await {
                 timeline.stop(error);
             }
+            timeline.working.set(timeline.working.get() - 1);
+            timeline.moved.notify_all();
         });
     }
 

@@ -85,18 +85,26 @@ struct Stream {
 impl Stream {
     async fn run(mut self) {
         while !self.orders.ended.get() {
-            let changed = self.orders.changed.notified();
+            let (moved, changed) = (self.timeline.moved(), self.orders.changed.notified());
             let request = self.orders.request.borrow_mut().take();
-            let Some(request) = request else {
-                changed.await;
-                continue;
+            let result = match (self.timeline.check_there(), request) {
+                (Err(deleted), _) => Err((0, deleted)),
+                (Ok(()), Some(request)) => self.stream(request).await.map_err(|error| (request.id, error)),
+                (Ok(()), None) => {
+                    either(moved, changed).await;
+                    continue;
+                }
             };
-            if let Err(error) = self.stream(request).await {
+            if let Err((request_id, error)) = result {
+                // Once its files go, reading fails in more ways than one.
+                let deleted = self.timeline.check_there().err();
+                let ends = deleted.is_some();
+                let error = deleted.unwrap_or(error);
                 let told = match error.to_remote() {
-                    Some(remote) => self.writer.send_error(request.id, self.timeline.term(), &remote).await.is_ok(),
+                    Some(remote) => self.writer.send_error(request_id, self.timeline.term(), &remote).await.is_ok(),
                     None => false,
                 };
-                if !told {
+                if !told || ends {
                     // The reading half waits for orders that cannot come.
                     self.writer.shutdown();
                     return;
@@ -146,6 +154,7 @@ impl Stream {
 
     /// Where the timeline stands; an error if the reader's term is not the accepted one any more.
     fn position(&self, request: &Request) -> Result<Position> {
+        self.timeline.check_there()?;
         if let Some(asked) = request.uncommitted
             && !self.timeline.may_serve_uncommitted(asked)
         {

@@ -235,9 +235,7 @@ impl Wal {
 
     /// The segment prepared ahead, waiting for a preparation under way; `None` if there is none of that number.
     async fn take_prepared(&self, number: u64) -> Option<Rc<File>> {
-        while self.is_preparing() {
-            self.prepared.notified().await;
-        }
+        self.preparation_ended().await;
         match self.next.replace(Next::None) {
             Next::Ready(ready, file) if ready == number => Some(file),
             _ => None,
@@ -247,6 +245,13 @@ impl Wal {
     /// Whether a segment is being made. Two `Wal`s over one directory at such a time would be one too many.
     pub fn is_preparing(&self) -> bool {
         matches!(*self.next.borrow(), Next::Preparing)
+    }
+
+    /// Ready once a preparation under way has ended.
+    pub async fn preparation_ended(&self) {
+        while self.is_preparing() {
+            self.prepared.notified().await;
+        }
     }
 
     fn prepare_next(self: &Rc<Wal>, durable: Lsn) {

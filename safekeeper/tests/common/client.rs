@@ -2,12 +2,12 @@
 
 use super::PATIENCE;
 use super::wal::{SYSTEM_ID, TENANT, TIMELINE};
-use ironpage_layout::wire::admin::{Status, StatusReply, TimelineCreate, TimelinePrefix};
+use ironpage_layout::wire::admin::{Status, StatusReply, TimelineCreate, TimelineDelete, TimelinePrefix};
 use ironpage_layout::wire::append::{Append, AppendReply, Elected, TermHistory, VoteReply, VoteRequest};
 use ironpage_layout::wire::hello::{Hello, Role};
 use ironpage_layout::wire::walstream::{WalData, WalStart};
 use ironpage_layout::wire::{self, Header, Kind, MAX_WAL_CHUNK, RemoteError};
-use ironpage_layout::{Lsn, Term};
+use ironpage_layout::{Lsn, Term, TimelineId};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -106,6 +106,16 @@ impl Client {
             begin = begin.wrapping_add(chunk.len() as u64);
         }
         self.receive().map(|frame| assert_eq!(frame.header.kind, Kind::TimelineCreated))
+    }
+
+    pub fn send_delete(&mut self, timeline: TimelineId) {
+        let delete = TimelineDelete { tenant: TENANT.0, timeline: timeline.0 };
+        self.send(Kind::TimelineDelete, Term(0), |out| delete.encode(out));
+    }
+
+    pub fn delete(&mut self, timeline: TimelineId) -> Result<(), RemoteError> {
+        self.send_delete(timeline);
+        self.receive().map(|frame| assert_eq!(frame.header.kind, Kind::TimelineDeleted))
     }
 
     pub fn status(&mut self) -> StatusReply {

@@ -117,6 +117,8 @@ impl Disk {
                 };
             }
         }
+        // A directory that was removed is gone for good, and no name is left without one.
+        durable_files.retain(|name, _| name.parent().is_some_and(|dir| self.is_dir(dir)));
         for inode in durable_files.values() {
             let inode = &mut *inode.borrow_mut();
             for change in inode.take(u64::MAX) {
