@@ -2,17 +2,22 @@
 //!
 //! The pageserver reads committed WAL from one safekeeper. It changes to the next when that one fails or
 //! falls silent, and when it stands still while another has more.
+//!
+//! A branch is not known to any safekeeper before its first endpoint starts. That is no failure: the receiver asks ever
+//! less often, and at once when it is told that the branch was made there.
 
 mod source;
 
 use crate::race::{First, race};
 use crate::timeline::{IngestStop, Timeline};
 use ironpage_daemon::cli::Address;
+use ironpage_daemon::frames::FrameError;
 use ironpage_daemon::{debug, info, warn};
 use ironpage_io::sync::{OneReceiver, oneshot};
 use ironpage_io::time::{now, sleep, timeout};
 use ironpage_layout::Lsn;
 use ironpage_layout::postgres::wal::WalStream;
+use ironpage_layout::wire::ErrorCode;
 use source::{Event, Source};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,11 +31,15 @@ const PROBE_MAX: Duration = Duration::from_secs(3);
 /// Pause after no safekeeper could be reached, doubled up to the second.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Longest pause after no safekeeper knew the timeline: there may be thousands of such, and a wake ends it.
+const ABSENT_MAX: Duration = Duration::from_secs(10);
 
 /// Why a safekeeper was left for another.
 enum Left {
     /// It failed; how.
     Failed(String),
+    /// It does not know the timeline.
+    Absent,
     /// Another one has more WAL; its stream is open.
     Behind(Source),
     /// What it sent is not the WAL that belongs here.
@@ -45,6 +54,8 @@ pub async fn run(timeline: Rc<Timeline>, safekeepers: Vec<Address>) {
     }
     let mut retry = RETRY_MIN;
     let mut failures = 0;
+    // Safekeepers in a row that did not know the timeline.
+    let mut absent = 0;
     let mut next = None;
     loop {
         let opened = match next.take() {
@@ -53,17 +64,19 @@ pub async fn run(timeline: Rc<Timeline>, safekeepers: Vec<Address>) {
         };
         let left = match opened {
             Ok(source) => receiver.follow(source, &mut failures).await,
-            Err(error) => Ok(Left::Failed(error)),
+            Err(left) => Ok(left),
         };
         if failures == 0 {
             retry = RETRY_MIN;
         }
+        absent = if matches!(left, Ok(Left::Absent)) { absent + 1 } else { 0 };
         match left {
             Ok(Left::Behind(source)) => {
                 receiver.chosen = source.index;
                 next = Some(source);
                 continue;
             }
+            Ok(Left::Absent) => {}
             Ok(Left::Failed(why)) if failures == 0 => {
                 warn!("timeline {}: {why}; trying the next safekeeper", receiver.timeline.id())
             }
@@ -80,8 +93,11 @@ pub async fn run(timeline: Rc<Timeline>, safekeepers: Vec<Address>) {
         failures += 1;
         receiver.chosen = (receiver.chosen + 1) % receiver.safekeepers.len();
         if failures % receiver.safekeepers.len() == 0 {
-            sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            let longest = if absent >= receiver.safekeepers.len() { ABSENT_MAX } else { RETRY_MAX };
+            if let First::Right(()) = race(sleep(retry.min(longest)), receiver.timeline.receiver_woken()).await {
+                retry = RETRY_MIN;
+            }
+            retry = (retry * 2).min(longest);
         }
     }
 }
@@ -97,9 +113,14 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn open(&self, index: usize) -> Result<Source, String> {
-        let Some(address) = self.safekeepers.get(index) else { return Err("no safekeepers are configured".into()) };
-        Source::open(address, index, &self.timeline.hello(), self.stream.position()).await.map_err(|error| error.to_string())
+    async fn open(&self, index: usize) -> Result<Source, Left> {
+        let Some(address) = self.safekeepers.get(index) else {
+            return Err(Left::Failed("no safekeepers are configured".into()));
+        };
+        Source::open(address, index, &self.timeline.hello(), self.stream.position()).await.map_err(|error| match error {
+            FrameError::Remote { error, .. } if error.code == ErrorCode::NotFound => Left::Absent,
+            error => Left::Failed(error.to_string()),
+        })
     }
 
     /// Ingests from `source` until there is a reason to change. An error is the timeline's, not the safekeeper's.

@@ -47,6 +47,8 @@ pub struct Timeline {
     moved: Notify,
     ingest_records: Cell<u64>,
     ingest_bytes: Cell<u64>,
+    /// Rung when the safekeepers may have WAL of a timeline they did not know.
+    receiver_wake: Notify,
 }
 
 impl Timeline {
@@ -77,6 +79,7 @@ impl Timeline {
             moved: Notify::new(),
             ingest_records: Cell::new(0),
             ingest_bytes: Cell::new(0),
+            receiver_wake: Notify::new(),
             store,
         });
         let weak = Rc::downgrade(&timeline);
@@ -158,6 +161,16 @@ impl Timeline {
         error!("timeline {}: {}", self.id(), stopped.why);
         *self.stopped.borrow_mut() = Some(stopped);
         self.moved.notify_all();
+    }
+
+    /// The timeline was made at safekeepers just now: its receiver asks them at once.
+    pub fn wake_receiver(&self) {
+        self.receiver_wake.notify_one();
+    }
+
+    /// Ready after [`Timeline::wake_receiver`]. One task waits, and a call before it waits counts.
+    pub async fn receiver_woken(&self) {
+        self.receiver_wake.notified().await;
     }
 
     /// A stream that begins where ingest is to go on.
