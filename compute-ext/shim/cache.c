@@ -119,6 +119,8 @@ ironpage_view_now(IronpageView *view)
 
 /*
  * Everything is read after the page was copied: a later LSN, transaction id or generation only keeps the block longer.
+ *
+ * What a read-only endpoint writes are pages of the pageserver with hint bits set: they can go like those it reads.
  */
 IronpageWritten
 ironpage_written_now(const IronpageKey *key, const char *page)
@@ -126,6 +128,8 @@ ironpage_written_now(const IronpageKey *key, const char *page)
 	IronpageWritten written = {0};
 
 	written.crc = ironpage_rs_page_crc(page);
+	if (ironpage_ticket.read_only)
+		return written;
 	written.local = 1;
 	written.pin = (uint8) ironpage_rs_standing_pin(key, page);
 	written.lwlsn = ironpage_insert_record_end();

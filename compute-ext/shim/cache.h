@@ -117,10 +117,10 @@ extern LWLock *ironpage_lock_of(const IronpageKey *key);
  */
 extern bool ironpage_is_local(RelFileNodeBackend node, ForkNumber fork, uint64 *generation);
 
-/* What decides over pins and acknowledgements right now. Nothing is free while in recovery. */
+/* What decides over pins and acknowledgements right now. While in recovery only the pageserver's own copies are free. */
 extern void ironpage_view_now(IronpageView *view);
 
-/* The record of a page that this backend writes: its CRC, and everything that ran until now. */
+/* The record of a page that this backend writes: its CRC, and everything that ran until now (of a primary). */
 extern IronpageWritten ironpage_written_now(const IronpageKey *key, const char *page);
 
 /* Makes a block valid; ERROR if the map is full. The caller holds the partition's lock exclusively. */
@@ -138,7 +138,10 @@ ironpage_cache_target(void)
 
 /* pages.c */
 
-/* Reads a block from the pageserver, not older than `not_modified_since`; waits for it, cancellably. Returns its LSN. */
+/*
+ * Reads a block from the pageserver, not older than `not_modified_since`; waits for it, cancellably. Returns its LSN. A
+ * read-only endpoint reads it as it was at its start LSN.
+ */
 extern XLogRecPtr ironpage_fetch(const IronpageKey *key, XLogRecPtr not_modified_since, char *page);
 
 /* Asks the pageserver how far it is. False, at once, if it cannot be reached or does not answer. */

@@ -195,6 +195,8 @@ transaction_event(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			if (wrote && ironpage_ticket.read_only)
+				ironpage_readonly_promoted();
 			if (wrote && synchronous_commit == SYNCHRONOUS_COMMIT_OFF && removes_files())
 				commit_forced = true;
 			/* FALLTHROUGH */

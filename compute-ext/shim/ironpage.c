@@ -154,6 +154,7 @@ _PG_init(void)
 	ironpage_janitor_register();
 	ironpage_commit_init();
 	ironpage_utility_init();
+	ironpage_readonly_init();
 }
 
 void

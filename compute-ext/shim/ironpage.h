@@ -25,11 +25,17 @@
 #define IRONPAGE_ID_SIZE 16		/* tenant and timeline identifiers */
 
 /*
- * The launch ticket: what the launcher won for this one start. Read by the postmaster, inherited by every fork,
- * never changed. `history` is "term:lsn,term:lsn", oldest first, its last entry (term, start_lsn).
+ * The launch ticket: what this one start is for. Read by the postmaster, inherited by every fork, never changed.
+ *
+ * A primary has the term that the launcher won. `history` is "term:lsn,term:lsn", oldest first, its last entry
+ * (term, start_lsn).
+ *
+ * A read-only endpoint is a hot standby that stays at start_lsn for ever: it won nothing, so its term is 0 and its
+ * history NULL. It writes no WAL, reads pages as they were at start_lsn, and holds nothing that the pageserver does not.
  */
 typedef struct IronpageTicket
 {
+	bool		read_only;
 	uint64		term;
 	XLogRecPtr	start_lsn;
 	uint8		tenant[IRONPAGE_ID_SIZE];
@@ -185,5 +191,14 @@ extern XLogRecPtr ironpage_insert_record_end(void);
 
 /* Rust: 0 is success everywhere, below 0 an error; nothing unwinds into C. */
 extern uint64 ironpage_rs_to_record_end(uint64 lsn);
+
+/* readonly.c */
+extern void ironpage_readonly_init(void);
+
+/* FATAL unless the data directory is one that stock Postgres starts as a hot standby. */
+extern void ironpage_readonly_check(void);
+
+/* Recovery of a read-only endpoint has ended, which it never may: stops the postmaster, and ends this process. */
+extern void ironpage_readonly_promoted(void) pg_attribute_noreturn();
 
 #endif							/* IRONPAGE_H */

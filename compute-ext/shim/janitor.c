@@ -431,7 +431,7 @@ ironpage_janitor_main(Datum argument)
 		advance_generation();
 		if (ironpage_rs_map_count(ironpage_map) <= ironpage_cache_target())
 			nap_ms = NAP_MS;
-		else if (!RecoveryInProgress())
+		else if (ironpage_ticket.read_only || !RecoveryInProgress())
 		{
 			nap_ms = make_room() > 0 ? NAP_BUSY_MS : Min(Max(nap_ms, NAP_BUSY_MS) * 2, NAP_STUCK_MS);
 			push_wal();

@@ -60,8 +60,8 @@ enum
 extern uint32 ironpage_rs_reply_bytes_max(void);
 extern int	ironpage_rs_encode_hello(const uint8 *tenant, const uint8 *timeline, uint64 system_id, uint32 postgres_version,
 									 uint64 term, uint8 *out, uint32 room);
-extern int	ironpage_rs_encode_get_page(uint64 request_id, uint64 term, const IronpageKey *key, uint64 not_modified_since,
-										uint32 wait_ms_max, uint8 *out, uint32 room);
+extern int	ironpage_rs_encode_get_page(uint64 request_id, uint64 term, const IronpageKey *key, uint64 request_lsn,
+										uint64 not_modified_since, uint32 wait_ms_max, uint8 *out, uint32 room);
 extern int	ironpage_rs_encode_ingest_status(uint64 request_id, uint64 term, uint64 wait_for, uint32 wait_ms_max, uint8 *out,
 											 uint32 room);
 extern int	ironpage_rs_decode_reply(const uint8 *bytes, uint32 length, char *page, IronpageReply *reply);
@@ -278,11 +278,11 @@ start_connecting(void)
 	return true;
 }
 
-/* What a reply of any kind tells: a higher term ends this endpoint. */
+/* What a reply of any kind tells: a higher term ends this endpoint, unless it is nobody's primary. */
 static void
 heed_term(const IronpageReply *reply)
 {
-	if (reply->term > pg_atomic_read_u64(&ironpage_shared->term))
+	if (!ironpage_ticket.read_only && reply->term > pg_atomic_read_u64(&ironpage_shared->term))
 		ironpage_fence(reply->term, psprintf("pageserver %s", ironpage_pageserver));
 }
 
@@ -399,6 +399,8 @@ ironpage_fetch(const IronpageKey *key, XLogRecPtr not_modified_since, char *page
 {
 	Patience	patience = {0};
 	PGAlignedBlock fetched;
+	/* 0 asks for the newest. */
+	XLogRecPtr	request_lsn = ironpage_ticket.read_only ? ironpage_ticket.start_lsn : InvalidXLogRecPtr;
 
 	check_interrupts();
 	for (;;)
@@ -406,8 +408,8 @@ ironpage_fetch(const IronpageKey *key, XLogRecPtr not_modified_since, char *page
 		uint8		request[256];
 		IronpageReply reply = {0};
 		uint64		id = server.next_id++;
-		int			length = ironpage_rs_encode_get_page(id, pg_atomic_read_u64(&ironpage_shared->term), key, not_modified_since,
-														 SERVER_WAIT_MS, request, sizeof(request));
+		int			length = ironpage_rs_encode_get_page(id, pg_atomic_read_u64(&ironpage_shared->term), key, request_lsn,
+														 not_modified_since, SERVER_WAIT_MS, request, sizeof(request));
 
 		if (!exchange(id, request, length, fetched.data, &reply, ANSWER_TIMEOUT_MS))
 		{
@@ -432,7 +434,9 @@ ironpage_fetch(const IronpageKey *key, XLogRecPtr not_modified_since, char *page
 						key->tablespace, key->database, key->relation, key->fork, ironpage_pageserver,
 						reply.kind == REPLY_ERROR ? reply.message :
 						reply.kind == REPLY_PAGE ? "it sent an older state" : "it answered something else"),
-				 errdetail("It was asked for its newest state, at least %X/%X.", LSN_FORMAT_ARGS(not_modified_since))));
+				 ironpage_ticket.read_only
+				 ? errdetail("It was asked for the state at %X/%X.", LSN_FORMAT_ARGS(request_lsn))
+				 : errdetail("It was asked for its newest state, at least %X/%X.", LSN_FORMAT_ARGS(not_modified_since))));
 	}
 }
 

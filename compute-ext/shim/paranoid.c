@@ -129,7 +129,8 @@ ironpage_compare(SMgrRelation reln, ForkNumber fork, BlockNumber block, const ch
 	RmgrId		rmgr;
 	int			pin;
 
-	if (RecoveryInProgress())
+	/* A primary that recovers has no last-written LSNs; a read-only endpoint needs none. */
+	if (RecoveryInProgress() && !ironpage_ticket.read_only)
 		return;
 	ironpage_view_now(&view);
 	pin = ironpage_rs_pin_now(entry, &view);

@@ -1,9 +1,9 @@
 /*
  * ticket.c: the launch ticket, "ironpage.launch" in the data directory.
  *
- * The launcher writes it after it won an election and took the base backup; the postmaster reads it once and removes
- * it. A data directory without one is never started: with fsync=off its crash recovery could make other WAL under a
- * term that already has some.
+ * The launcher writes it after it took the base backup, for a primary in the term it won before; the postmaster reads it
+ * once and removes it. A data directory without one is never started: with fsync=off its crash recovery could make other
+ * WAL under a term that already has some.
  */
 #include "ironpage.h"
 
@@ -42,6 +42,18 @@ value_of(const char *text, size_t length, const char *key)
 		line += strlen(line) + 1;
 	}
 	malformed(key);
+}
+
+static bool
+read_only_of(const char *text, size_t length)
+{
+	const char *value = value_of(text, length, "mode");
+
+	if (strcmp(value, "read-only") == 0)
+		return true;
+	if (strcmp(value, "primary") != 0)
+		malformed("mode");
+	return false;
 }
 
 static uint64
@@ -125,22 +137,28 @@ ironpage_ticket_consume(void)
 		if (text[i] == '\n' || text[i] == '\r')
 			text[i] = '\0';
 
+	ironpage_ticket.read_only = read_only_of(text, length);
 	ironpage_ticket.term = number_of(text, length, "term");
 	ironpage_ticket.start_lsn = lsn_of(text, length, "start_lsn");
 	id_of(text, length, "tenant", ironpage_ticket.tenant);
 	id_of(text, length, "timeline", ironpage_ticket.timeline);
 	ironpage_ticket.system_id = number_of(text, length, "system_id");
-	ironpage_ticket.history = strdup(value_of(text, length, "history"));
-	if (ironpage_ticket.term == 0)
+	if (!ironpage_ticket.read_only)
+	{
+		ironpage_ticket.history = strdup(value_of(text, length, "history"));
+		if (ironpage_ticket.history == NULL || ironpage_ticket.history[0] == '\0')
+			malformed("history");
+	}
+	if ((ironpage_ticket.term == 0) != ironpage_ticket.read_only)
 		malformed("term");
 	if (ironpage_ticket.start_lsn == InvalidXLogRecPtr)
 		malformed("start_lsn");
-	if (ironpage_ticket.history == NULL || ironpage_ticket.history[0] == '\0')
-		malformed("history");
 	if (ironpage_ticket.system_id != GetSystemIdentifier())
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("\"%s\" is for system identifier " UINT64_FORMAT ", pg_control has " UINT64_FORMAT, TICKET_FILE,
 						ironpage_ticket.system_id, GetSystemIdentifier())));
+	if (ironpage_ticket.read_only)
+		ironpage_readonly_check();
 	remove_durably();
 }

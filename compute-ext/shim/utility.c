@@ -4,6 +4,7 @@
 #include "ironpage.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/tablespace.h"
@@ -152,6 +153,13 @@ process_utility(PlannedStmt *planned, const char *text, bool read_only_tree, Pro
 
 	if (!IsA(statement, TransactionStmt))
 		ironpage_check_contact();
+
+	/* What is refused during recovery is refused by Postgres, in its own words and before any of the below. */
+	if (RecoveryInProgress() && !IsA(statement, AlterSystemStmt) && !IsA(statement, VariableSetStmt))
+	{
+		call_next(planned, text, read_only_tree, context, params, environment, destination, completion);
+		return;
+	}
 
 	if (forces_commit(statement))
 		ironpage_commit_force();

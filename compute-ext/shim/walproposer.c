@@ -332,6 +332,10 @@ ironpage_walproposer_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
+	/* It is started when recovery ends. */
+	if (ironpage_ticket.read_only)
+		ironpage_readonly_promoted();
+
 	make_proposer();
 	become_walsender();
 	ironpage_raise(&ironpage_shared->quorum_contact_us, 1);

@@ -10,7 +10,7 @@ use super::paths::{DataDir, Paths};
 use super::postgres;
 use super::shared_memory::SharedMemory;
 use super::state::{self, Phase, State};
-use super::ticket::Ticket;
+use super::ticket::{Mode, Ticket};
 use super::wal;
 use crate::cluster::{Cluster, Endpoint};
 use crate::error::{AtPath, Error, Result};
@@ -209,12 +209,11 @@ impl Supervisor {
         postgres::write_configuration(data_dir, &self.paths)?;
         postgres::install_library(&self.paths, &self.programs)?;
         let ticket = Ticket {
-            term: won.term,
+            mode: Mode::Primary { term: won.term, history: won.history.clone() },
             start_lsn: lsn,
             tenant: place.tenant,
             timeline: place.branch.id,
             system_id,
-            history: won.history.clone(),
         };
         ticket.write(&data_dir.path, &self.owner)
     }

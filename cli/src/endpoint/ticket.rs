@@ -1,4 +1,4 @@
-//! `ironpage.launch`: what the extension must know of the election its data directory was made for.
+//! `ironpage.launch`: what the extension must know of the start its data directory was made for.
 //! It takes the file away when the postmaster starts, so that no directory starts twice.
 
 use crate::error::{AtPath, Result};
@@ -11,28 +11,37 @@ use std::path::Path;
 /// Name in the data directory.
 const FILE: &str = "ironpage.launch";
 
+/// What Postgres is started as.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// With a term that was won; the history ends with it.
+    Primary { term: Term, history: TermHistory },
+    /// A hot standby that stays where it starts.
+    ReadOnly,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ticket {
-    pub term: Term,
-    /// End of the WAL when the term was won; the checkpoint record is the first after it.
+    pub mode: Mode,
+    /// End of the WAL that Postgres starts from; the checkpoint record is the first after it.
     pub start_lsn: Lsn,
     pub tenant: TenantId,
     pub timeline: TimelineId,
     pub system_id: u64,
-    pub history: TermHistory,
 }
 
 impl Ticket {
     fn text(&self) -> String {
-        let history: Vec<String> = self.history.0.iter().map(|(term, start)| format!("{term}:{start}")).collect();
+        let mode = match &self.mode {
+            Mode::Primary { term, history } => {
+                let history: Vec<String> = history.0.iter().map(|(term, start)| format!("{term}:{start}")).collect();
+                format!("mode=primary\nterm={term}\nhistory={}", history.join(","))
+            }
+            Mode::ReadOnly => "mode=read-only\nterm=0".to_string(),
+        };
         format!(
-            "term={}\nstart_lsn={}\ntenant={}\ntimeline={}\nsystem_id={}\nhistory={}\n",
-            self.term,
-            self.start_lsn,
-            self.tenant,
-            self.timeline,
-            self.system_id,
-            history.join(",")
+            "{mode}\nstart_lsn={}\ntenant={}\ntimeline={}\nsystem_id={}\n",
+            self.start_lsn, self.tenant, self.timeline, self.system_id
         )
     }
 
@@ -50,16 +59,18 @@ mod tests {
 
     #[test]
     fn the_text_is_what_the_extension_reads() {
+        let history = TermHistory(vec![(Term(1), Lsn(0x1953000)), (Term(7), Lsn(0x1_0000_0028))]);
         let ticket = Ticket {
-            term: Term(7),
+            mode: Mode::Primary { term: Term(7), history },
             start_lsn: Lsn(0x1_0000_0028),
             tenant: TenantId([0xab; 16]),
             timeline: TimelineId([1; 16]),
             system_id: 99,
-            history: TermHistory(vec![(Term(1), Lsn(0x1953000)), (Term(7), Lsn(0x1_0000_0028))]),
         };
-        let wanted = "term=7\nstart_lsn=1/28\ntenant=abababababababababababababababab\n\
-            timeline=01010101010101010101010101010101\nsystem_id=99\nhistory=1:0/1953000,7:1/28\n";
-        assert_eq!(ticket.text(), wanted);
+        let rest = "start_lsn=1/28\ntenant=abababababababababababababababab\n\
+            timeline=01010101010101010101010101010101\nsystem_id=99\n";
+        assert_eq!(ticket.text(), format!("mode=primary\nterm=7\nhistory=1:0/1953000,7:1/28\n{rest}"));
+        let ticket = Ticket { mode: Mode::ReadOnly, ..ticket };
+        assert_eq!(ticket.text(), format!("mode=read-only\nterm=0\n{rest}"));
     }
 }

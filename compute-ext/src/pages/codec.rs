@@ -31,8 +31,17 @@ pub fn encode_hello(tenant: TenantId, timeline: TimelineId, system_id: u64, post
     out
 }
 
-/// Asks for the newest version of one block that is not older than `not_modified_since`.
-pub fn encode_get_page(request_id: u64, term: Term, key: &BlockKey, not_modified_since: u64, wait_ms_max: u32) -> Vec<u8> {
+/// Which version of a block is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version {
+    /// The state wanted; 0 for the newest, which is the primary's alone to ask for.
+    pub request_lsn: u64,
+    /// The block did not change after this LSN up to `request_lsn`.
+    pub not_modified_since: u64,
+}
+
+/// Asks for one block.
+pub fn encode_get_page(request_id: u64, term: Term, key: &BlockKey, version: Version, wait_ms_max: u32) -> Vec<u8> {
     let request = GetPages {
         tablespace: U32::new(key.tablespace),
         database: U32::new(key.database),
@@ -42,8 +51,8 @@ pub fn encode_get_page(request_id: u64, term: Term, key: &BlockKey, not_modified
         reserved: [0; 2],
         block: U32::new(key.block),
         count: U32::new(1),
-        request_lsn: U64::ZERO,
-        not_modified_since: U64::new(not_modified_since),
+        request_lsn: U64::new(version.request_lsn),
+        not_modified_since: U64::new(version.not_modified_since),
         wait_ms_max: U32::new(wait_ms_max),
         reserved2: U32::ZERO,
     };
@@ -116,7 +125,7 @@ mod tests {
 
     #[test]
     fn requests_are_what_the_pageserver_decodes() {
-        let bytes = encode_get_page(3, Term(2), &KEY, 77, 1000);
+        let bytes = encode_get_page(3, Term(2), &KEY, Version { request_lsn: 0, not_modified_since: 77 }, 1000);
         let (header, payload, taken) = split_frame(&bytes).unwrap().unwrap();
         assert_eq!((header.kind, header.request_id, header.term, taken), (Kind::GetPages, 3, Term(2), bytes.len()));
         let request = GetPages::decode(payload).unwrap();
@@ -146,7 +155,7 @@ mod tests {
     fn anything_but_one_page_is_refused() {
         assert!(decode_reply(&pages_frame(&[])).is_err());
         assert!(decode_reply(&pages_frame(&[1; 2 * PAGE_SIZE])).is_err());
-        assert!(decode_reply(&encode_get_page(1, Term(1), &KEY, 0, 0)).is_err());
+        assert!(decode_reply(&encode_get_page(1, Term(1), &KEY, Version { request_lsn: 0, not_modified_since: 0 }, 0)).is_err());
         assert!(decode_reply(b"HTTP/1.1 400 Bad Request, and some more").is_err());
     }
 

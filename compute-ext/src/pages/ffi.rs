@@ -1,6 +1,6 @@
 //! The codec for C: pages.c declares these.
 
-use super::codec::{self, REPLY_BYTES_MAX, Reply};
+use super::codec::{self, REPLY_BYTES_MAX, Reply, Version};
 use crate::cache::BlockKey;
 use crate::{Status, guard};
 use ironpage_layout::id::{TenantId, Term, TimelineId};
@@ -77,6 +77,7 @@ pub unsafe extern "C" fn ironpage_rs_encode_get_page(
     request_id: u64,
     term: u64,
     key: *const BlockKey,
+    request_lsn: u64,
     not_modified_since: u64,
     wait_ms_max: u32,
     out: *mut u8,
@@ -84,7 +85,8 @@ pub unsafe extern "C" fn ironpage_rs_encode_get_page(
 ) -> i32 {
     // SAFETY: the caller's promise.
     guard(|| unsafe {
-        copy_out(&codec::encode_get_page(request_id, Term(term), &*key, not_modified_since, wait_ms_max), out, room)
+        let version = Version { request_lsn, not_modified_since };
+        copy_out(&codec::encode_get_page(request_id, Term(term), &*key, version, wait_ms_max), out, room)
     })
 }
 
