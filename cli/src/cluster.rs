@@ -7,7 +7,7 @@ use crate::files::{self, Lasting};
 use crate::place::Place;
 use crate::port;
 use crate::user::Owner;
-use ironpage_layout::{TenantId, TimelineId};
+use ironpage_layout::{Lsn, TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
 use std::net::SocketAddr;
@@ -52,7 +52,19 @@ pub struct Endpoint {
     #[serde(default = "main_tenant")]
     pub tenant: String,
     pub branch: String,
+    /// Of a read-only endpoint, what it shows; others follow their branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Point>,
     port_offset: u16,
+}
+
+/// A moment in history that stays what it is, whatever becomes of the branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Point {
+    #[serde(with = "text")]
+    pub timeline: TimelineId,
+    #[serde(with = "text")]
+    pub lsn: Lsn,
 }
 
 fn main_tenant() -> String {
@@ -268,7 +280,7 @@ impl Cluster {
                 .find(|offset| !taken.contains(offset))
                 .ok_or_else(|| Error::Refused(format!("a cluster has {ENDPOINTS_MAX} endpoints at most")))?,
         };
-        let endpoint = Endpoint { name: name.into(), tenant: main_tenant(), branch: branch.into(), port_offset };
+        let endpoint = Endpoint { name: name.into(), tenant: main_tenant(), branch: branch.into(), at: None, port_offset };
         self.settings.endpoints.push(endpoint.clone());
         Ok(endpoint)
     }

@@ -7,8 +7,10 @@
 mod basebackup;
 mod control;
 mod launcher;
+pub mod lease;
 pub mod paths;
 mod postgres;
+mod readonly;
 mod shared_memory;
 pub mod state;
 pub mod supervisor;

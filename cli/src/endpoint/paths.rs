@@ -5,6 +5,7 @@
 //! DIR/logs/postgres-NAME.log              the supervisor's lines and Postgres's
 //! COMPUTE_DIR/endpoints/NAME/
 //!     t<TERM>/                            data directory of one start; all in it is a cache
+//!     r<NUMBER>/                          that of a start of a read-only endpoint, which has no term
 //!     socket/                             Postgres's unix socket, unless the path is too long for one
 //!     lib/ironpage.so                     the extension, where Postgres's user can read it
 //!     postgresql.auto.conf                what ALTER SYSTEM set, kept from start to start
@@ -14,6 +15,7 @@
 use crate::cluster::{Cluster, Endpoint};
 use crate::user::Owner;
 use ironpage_layout::Term;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest path of a unix socket (sun_path), less the name Postgres gives it and its lock file.
@@ -49,10 +51,17 @@ impl Paths {
         DataDir { path: self.dir.join(format!("t{term}")), owner: owner.clone() }
     }
 
+    /// One that no start has used: backends of a killed postmaster may still write to the last one.
+    pub fn read_only_data_dir(&self, owner: &Owner) -> DataDir {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let last = entries.filter_map(|entry| numbered(entry.file_name().to_str()?, 'r')).max().unwrap_or(0);
+        DataDir { path: self.dir.join(format!("r{}", last.saturating_add(1))), owner: owner.clone() }
+    }
+
     /// Whether `path` is a data directory some start of this endpoint made.
     pub fn is_data_dir(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        path.parent() == Some(&self.dir) && name.strip_prefix('t').is_some_and(|term| term.parse::<u64>().is_ok())
+        path.parent() == Some(&self.dir) && ['t', 'r'].into_iter().any(|kind| numbered(name, kind).is_some())
     }
 
     pub fn auto_conf(&self) -> PathBuf {
@@ -68,4 +77,9 @@ impl Paths {
         let below = self.dir.join("socket");
         if below.as_os_str().len() <= SOCKET_DIR_LENGTH_MAX { below } else { PathBuf::from(format!("/tmp/ironpage-{port}")) }
     }
+}
+
+/// The number of a data directory's name.
+fn numbered(name: &str, kind: char) -> Option<u64> {
+    name.strip_prefix(kind)?.parse().ok()
 }

@@ -123,14 +123,22 @@ fn prepare_socket_dir(dir: &Path, port: u16, owner: &Owner) -> Result<()> {
     Ok(())
 }
 
-/// Starts the postmaster. It ends with this thread: nobody else would see to it.
-pub fn start(cluster: &Cluster, endpoint: &Endpoint, paths: &Paths, programs: &Programs, data_dir: &DataDir) -> Result<Child> {
+/// Starts the postmaster, with `more` settings that nothing overrides. It ends with this thread: nobody else would see to
+/// it.
+pub fn start(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    paths: &Paths,
+    programs: &Programs,
+    data_dir: &DataDir,
+    more: Vec<(&'static str, String)>,
+) -> Result<Child> {
     let port = cluster.endpoint_address(endpoint).port();
     prepare_socket_dir(&paths.socket_dir(port), port, &data_dir.owner)?;
     let program = programs.postgres("postgres");
     let mut command = Command::new(&program);
     command.arg("-D").arg(&data_dir.path).current_dir("/").stdin(Stdio::null()).stdout(Stdio::inherit());
-    for (name, value) in fixed_settings(cluster, endpoint, paths) {
+    for (name, value) in fixed_settings(cluster, endpoint, paths).into_iter().chain(more) {
         command.arg("-c").arg(format!("{name}={value}"));
     }
     // The environment of whoever typed the command is not the server's.

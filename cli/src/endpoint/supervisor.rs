@@ -6,13 +6,15 @@
 use super::basebackup;
 use super::control;
 use super::launcher::{self, Record, Rule, Won};
+use super::lease::{self, Renewal};
 use super::paths::{DataDir, Paths};
 use super::postgres;
+use super::readonly;
 use super::shared_memory::SharedMemory;
 use super::state::{self, Phase, State};
 use super::ticket::{Mode, Ticket};
 use super::wal;
-use crate::cluster::{Cluster, Endpoint};
+use crate::cluster::{Cluster, Endpoint, Point};
 use crate::error::{AtPath, Error, Result};
 use crate::files;
 use crate::log;
@@ -73,6 +75,7 @@ pub fn supervise(dir: &std::path::Path, name: &str) -> Result<()> {
         }
     }
     let outcome = supervisor.run();
+    supervisor.release_lease();
     match &outcome {
         Ok(()) => supervisor.say(Phase::Stopped, "stopped"),
         Err(Error::Interrupted) => supervisor.say(Phase::Stopped, "stopped while it started"),
@@ -133,6 +136,64 @@ impl Supervisor {
     }
 
     fn round(&mut self, rule: Rule) -> Result<End> {
+        match self.endpoint.at {
+            Some(point) => self.read_only_round(point),
+            None => self.primary_round(rule),
+        }
+    }
+
+    fn read_only_round(&mut self, point: Point) -> Result<End> {
+        let began = Instant::now();
+        let place = self.lease(point)?;
+        let renewal = Renewal::start(&self.cluster, &self.endpoint.tenant, &place.branch);
+        let data_dir = self.paths.read_only_data_dir(&self.owner);
+        self.remove_other_data_dirs(&data_dir);
+        let mut attempts = 0;
+        let prepared = loop {
+            match readonly::prepare(&self.cluster, &self.paths, &self.programs, &place, &data_dir) {
+                Err(error) => self.wait_out(&error, &mut attempts)?,
+                Ok(prepared) => break prepared,
+            }
+        };
+        self.state.data_dir = Some(data_dir.path.clone());
+        let backed_up = began.elapsed();
+        port::check_free(self.cluster.endpoint_address(&self.endpoint).port(), &format!("endpoint '{}'", self.endpoint.name))?;
+        let (cluster, endpoint, programs) = (&self.cluster, &self.endpoint, &self.programs);
+        let child = postgres::start(cluster, endpoint, &self.paths, programs, &data_dir, prepared.settings)?;
+        let is_ready = |ready: Instant| {
+            let (lsn, all, first) = (point.lsn, (ready - began).as_millis(), backed_up.as_millis());
+            log::line(
+                "INFO",
+                &format!("ready after {all} ms, read-only at {lsn}: base backup {first}, postgres {}", all - first),
+            );
+        };
+        self.watch(child, &data_dir, is_ready, || renewal.is_gone().then_some("its snapshot is gone"))
+    }
+
+    /// The snapshot this endpoint reads.
+    fn lease(&mut self, point: Point) -> Result<Place> {
+        let mut attempts = 0;
+        loop {
+            let found = lease::obtain(&self.cluster, &self.endpoint, point)
+                .and_then(|snapshot| Place::find(&self.cluster, &self.endpoint.tenant, &snapshot.name));
+            match found {
+                Err(error) if error.may_pass() => self.wait_out(&error, &mut attempts)?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Gives the snapshot back; what cannot be done now, time does.
+    fn release_lease(&self) {
+        if self.endpoint.at.is_none() {
+            return;
+        }
+        if let Err(error) = lease::release(&self.cluster, &self.endpoint) {
+            log::line("WARN", &format!("the snapshot is left to go away by itself: {error}"));
+        }
+    }
+
+    fn primary_round(&mut self, rule: Rule) -> Result<End> {
         let began = Instant::now();
         let place = self.find_branch()?;
         let won = self.elect(&place, rule)?;
@@ -145,8 +206,8 @@ impl Supervisor {
         self.state.data_dir = Some(data_dir.path.clone());
         let backed_up = began.elapsed();
         port::check_free(self.cluster.endpoint_address(&self.endpoint).port(), &format!("endpoint '{}'", self.endpoint.name))?;
-        let child = postgres::start(&self.cluster, &self.endpoint, &self.paths, &self.programs, &data_dir)?;
-        self.watch(child, &data_dir, |ready| {
+        let child = postgres::start(&self.cluster, &self.endpoint, &self.paths, &self.programs, &data_dir, Vec::new())?;
+        let is_ready = |ready: Instant| {
             let ms = |time: Duration| time.as_millis();
             log::line(
                 "INFO",
@@ -158,7 +219,8 @@ impl Supervisor {
                     ms(ready - began - backed_up)
                 ),
             );
-        })
+        };
+        self.watch(child, &data_dir, is_ready, || None)
     }
 
     /// What the endpoint's branch is now: a reset or a restore may have put another timeline under its name.
@@ -218,15 +280,29 @@ impl Supervisor {
         ticket.write(&data_dir.path, &self.owner)
     }
 
-    /// Waits for the end of Postgres. `on_ready` is told when it accepts connections.
-    fn watch(&mut self, mut child: Child, data_dir: &DataDir, on_ready: impl Fn(Instant)) -> Result<End> {
+    /// Waits for the end of Postgres. `on_ready` is told when it accepts connections; `pointless` is asked now and then
+    /// whether there is a reason to start it anew.
+    fn watch(
+        &mut self,
+        mut child: Child,
+        data_dir: &DataDir,
+        on_ready: impl Fn(Instant),
+        pointless: impl Fn() -> Option<&'static str>,
+    ) -> Result<End> {
         let pid = child.id();
         self.state.postmaster = Process::of(pid as i32);
         self.say(Phase::Starting, "waiting for postgres to accept connections");
         let held =
             PidFd::open(pid as i32).map_err(|source| Error::Program { program: self.programs.postgres("postgres"), source })?;
         let (mut was_ready, mut stopping, mut shared_memory) = (false, false, None);
+        let mut ended_because = None;
         loop {
+            if ended_because.is_none()
+                && let Some(why) = pointless()
+            {
+                ended_because = Some(why);
+                let _ = held.signal(libc::SIGQUIT);
+            }
             let timeout = if was_ready || stopping { KEEP_CONF_EVERY } else { Duration::from_millis(2) };
             match self.signals.wait(Some(&held), timeout) {
                 Woken::ProcessEnded => break,
@@ -261,7 +337,11 @@ impl Supervisor {
         if data_dir.path.join("ironpage.fenced").exists() {
             return Err(Error::Fenced("another endpoint took over the branch".into()));
         }
-        Ok(End::Crashed { was_ready, how: in_words(status) })
+        let how = match ended_because {
+            Some(why) => format!("was stopped: {why}"),
+            None => in_words(status),
+        };
+        Ok(End::Crashed { was_ready, how })
     }
 
     fn keep_auto_conf(&self, data_dir: &DataDir) {
