@@ -77,6 +77,20 @@ enum Verb {
         #[command(subcommand)]
         verb: EndpointVerb,
     },
+    /// Make a tenant out of a stock Postgres 15
+    Import {
+        /// A data directory that was shut down, a base backup (a directory or base.tar), or postgres://USER@HOST
+        #[arg(value_name = "DIR|TAR|postgres://...")]
+        source: String,
+        /// Made if there is none of that name
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        #[arg(long, value_name = "NAME", default_value = MAIN)]
+        branch: String,
+        /// Where a base backup is copied to and recovered [default: beside the endpoints' data directories]
+        #[arg(long, value_name = "DIR")]
+        scratch: Option<PathBuf>,
+    },
     /// psql on a branch
     Psql {
         #[arg(default_value = MAIN)]
@@ -145,6 +159,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Verb::Doctor => return Ok(doctor::doctor(dir)?),
         Verb::Endpoint { verb } => endpoint(dir, verb)?,
+        Verb::Import { source, tenant, branch, scratch } => {
+            import::import(&Cluster::open(dir)?, import::Request { source, tenant, branch, scratch: scratch.as_deref() })?;
+        }
         Verb::Psql { branch, arguments } => psql::psql(&Cluster::open(dir)?, branch, arguments)?,
         Verb::Connstr { branch } => {
             let cluster = Cluster::open(dir)?;

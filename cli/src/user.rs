@@ -38,6 +38,11 @@ impl Owner {
         })
     }
 
+    /// Its user and group, if they are not our own.
+    pub fn ids(&self) -> Option<(u32, u32)> {
+        self.other
+    }
+
     /// The command will run as this user.
     pub fn run_as<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         match self.other {

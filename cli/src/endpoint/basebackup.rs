@@ -226,7 +226,7 @@ fn database_directory(tablespace: Oid, database: Oid) -> PathBuf {
 }
 
 /// Directories initdb makes (initdb.c, `subdirs`), and archive_status.
-const DIRECTORIES: [&str; 22] = [
+pub const DIRECTORIES: [&str; 22] = [
     "base",
     "global",
     "pg_commit_ts",

@@ -17,6 +17,8 @@ pub mod supervisor;
 mod ticket;
 mod wal;
 
+pub use basebackup::DIRECTORIES;
+
 use crate::cluster::{Cluster, Endpoint};
 use crate::error::{Error, Result, log_tail};
 use crate::port;

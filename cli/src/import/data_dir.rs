@@ -39,8 +39,7 @@ pub fn refuse(dir: &Path, why: impl Into<String>, way_out: impl Into<String>) ->
 impl DataDirectory {
     /// Looks at the directory and refuses what is none, is in use, is of another release or was not shut down.
     pub fn open(dir: &Path) -> Result<DataDirectory> {
-        check_version(dir)?;
-        check_not_running(dir)?;
+        check(dir)?;
         let (control_bytes, control) = read_control(dir)?;
         check_state(dir, &control)?;
         let prev_record_lsn = Lsn(control.checkpoint.get());
@@ -73,6 +72,12 @@ impl DataDirectory {
 /// Whether the directory was left by a base backup that no server has brought to consistency yet.
 pub fn is_unrecovered_backup(dir: &Path) -> bool {
     dir.join("backup_label").is_file()
+}
+
+/// What must be true of any directory, whether it was shut down or not.
+pub fn check(dir: &Path) -> Result<()> {
+    check_version(dir)?;
+    check_not_running(dir)
 }
 
 fn check_version(dir: &Path) -> Result<()> {
