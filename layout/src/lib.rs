@@ -1,7 +1,8 @@
 //! Every byte layout of Ironpage, and nothing else: no I/O, no clock, no async.
 //!
 //! `postgres` reads what Postgres writes (pages, WAL, pg_control), `key` and `value` name and encode
-//! what a pageserver stores, `layer` is its file format, `wire` the frames between the processes.
+//! what a pageserver stores, `layer` is its file format, `metadata` the journal of tenants and branches, `wire` the
+//! frames between the processes.
 
 pub mod crc;
 pub mod history;
@@ -9,6 +10,7 @@ pub mod id;
 pub mod key;
 pub mod layer;
 pub mod lsn;
+pub mod metadata;
 pub mod postgres;
 pub mod rel;
 pub mod value;
