@@ -1,12 +1,14 @@
 //! The daemon from its start to its end.
 
+use crate::api;
+use crate::branches::{BranchError, Branches};
 use crate::service::Service;
 use crate::store::StoreConfig;
-use crate::timeline::{Known, TimelineError, Timelines, TimelinesConfig};
+use crate::timeline::TimelinesConfig;
 use crate::worker::{Worker, WorkerConfig, WorkerError, check_version, pin};
 use ironpage_daemon::cli::Address;
-use ironpage_daemon::info;
 use ironpage_daemon::lock::{DirLock, LockError};
+use ironpage_daemon::{http, info};
 use ironpage_io::IoError;
 use ironpage_io::net::Listener;
 use ironpage_layout::NodeId;
@@ -20,6 +22,7 @@ const PROGRAMS_DIR: &str = "redo-worker";
 pub struct Config {
     pub node: NodeId,
     pub listen: Address,
+    pub http_listen: Option<Address>,
     pub dir: PathBuf,
     pub safekeepers: Vec<Address>,
     /// The installed server's binary.
@@ -42,10 +45,10 @@ pub enum Error {
     NoRedoLibrary { path: PathBuf },
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    #[error("cannot listen on {address}, another process may use the port; give another --listen: {error}")]
-    Listen { address: String, error: IoError },
+    #[error("cannot listen on {address}, another process may use the port; give another {option}: {error}")]
+    Listen { option: &'static str, address: String, error: IoError },
     #[error("data directory {}: {error}", dir.display())]
-    Timelines { dir: PathBuf, error: Box<TimelineError> },
+    Timelines { dir: PathBuf, error: Box<BranchError> },
     #[error(transparent)]
     Io(#[from] IoError),
     #[error(transparent)]
@@ -81,23 +84,36 @@ async fn serve(config: Config, worker: WorkerConfig) -> Result<(), Error> {
     let worker = Worker::new(worker);
     worker.check().await?;
     let store = StoreConfig { memory_bytes_max: config.memory_layer_bytes, ..StoreConfig::default() };
-    let timelines = Timelines::open(TimelinesConfig { dir: config.dir.clone(), store }, worker.clone(), Known::All)
+    let timelines = TimelinesConfig { dir: config.dir.clone(), store };
+    let branches = Branches::open(timelines, worker.clone(), config.safekeepers)
         .await
         .map_err(|error| Error::Timelines { dir: config.dir.clone(), error: Box::new(error) })?;
-    let listener =
-        Listener::bind_tcp(config.listen.socket).map_err(|error| Error::Listen { address: config.listen.text.clone(), error })?;
+    let listener = listen("--listen", &config.listen)?;
+    let http = config.http_listen.as_ref().map(|address| listen("--http-listen", address)).transpose()?;
     info!(
         "pageserver {}, redo by PostgreSQL {version}, {} timelines in {}",
         config.node,
-        timelines.all().len(),
+        branches.timelines().all().len(),
         config.dir.display()
     );
+    branches.start();
+    let service = Service::new(config.node, branches);
+    let api = http.map(|listener| {
+        info!("HTTP on {}", listener.name());
+        ironpage_io::spawn(http::serve(listener, http::Limits::default(), api::handler(service.clone())))
+    });
     info!("listening on {}", listener.name());
-    let service = Service::new(config.node, timelines, config.safekeepers);
     let serving = ironpage_io::spawn(async move { service.serve(listener).await });
     let signal = shutdown.await?;
     serving.abort();
+    if let Some(api) = api {
+        api.abort();
+    }
     worker.stop();
     info!("stopped by {signal:?}");
     Ok(())
+}
+
+fn listen(option: &'static str, address: &Address) -> Result<Listener, Error> {
+    Listener::bind_tcp(address.socket).map_err(|error| Error::Listen { option, address: address.text.clone(), error })
 }

@@ -5,10 +5,13 @@
 //! the command line; `reconstruct` makes a page of what the store has of it, with the redo `worker`, a stock
 //! Postgres in a sandbox. One core, one ring: nothing is locked.
 
+pub mod api;
+pub mod branches;
 pub mod daemon;
 pub mod ingest;
 pub mod layers;
 pub mod memory;
+pub mod metadata;
 mod race;
 pub mod receiver;
 pub mod reconstruct;

@@ -17,6 +17,9 @@ struct Arguments {
     /// Where to listen.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Address,
+    /// Where the HTTP API listens; there is none if not given.
+    #[arg(long, value_name = "HOST:PORT")]
+    http_listen: Option<Address>,
     /// Directory of the data; created if it is missing.
     #[arg(long)]
     dir: PathBuf,
@@ -53,6 +56,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     run(Config {
         node: arguments.id,
         listen: arguments.listen,
+        http_listen: arguments.http_listen,
         dir: arguments.dir,
         safekeepers,
         postgres: arguments.postgres_bindir.join("postgres"),

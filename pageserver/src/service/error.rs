@@ -1,5 +1,6 @@
 //! Errors as the other side gets them.
 
+use crate::branches::{BranchError, Refusal};
 use crate::reconstruct::ReconstructError;
 use crate::timeline::{TimelineError, WaitError};
 use crate::worker::WorkerError;
@@ -77,7 +78,25 @@ impl From<TimelineError> for Failure {
             TimelineError::PostgresVersion { .. } => ErrorCode::Unsupported,
             TimelineError::StartLsn { .. } | TimelineError::Incomplete { .. } | TimelineError::Item { .. } => ErrorCode::Protocol,
             TimelineError::Head(_) => ErrorCode::Refused,
-            TimelineError::Store(_) | TimelineError::Io(_) => ErrorCode::Storage,
+            TimelineError::Store(_) | TimelineError::Unknown { .. } | TimelineError::Io(_) => ErrorCode::Storage,
+        };
+        refusal(code, error.to_string())
+    }
+}
+
+impl From<BranchError> for Failure {
+    fn from(error: BranchError) -> Failure {
+        let code = match (&error, error.refusal()) {
+            (BranchError::Timeline(_), _) => {
+                let BranchError::Timeline(error) = error else { unreachable!("matched just above") };
+                return error.into();
+            }
+            (_, Refusal::NotFound) => ErrorCode::NotFound,
+            (_, Refusal::Exists) => ErrorCode::Exists,
+            (_, Refusal::BadRequest) => ErrorCode::Protocol,
+            (_, Refusal::Unavailable) => ErrorCode::Unavailable,
+            (_, Refusal::Internal) => ErrorCode::Storage,
+            (_, Refusal::HasChildren | Refusal::OutOfRange | Refusal::Conflict) => ErrorCode::Refused,
         };
         refusal(code, error.to_string())
     }

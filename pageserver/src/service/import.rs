@@ -3,13 +3,14 @@
 use super::Service;
 use super::admin::Refused;
 use super::error::refusal;
+use crate::branches::Admission;
 use crate::store::TimelineRecord;
 use crate::timeline::{Import, Timeline};
 use ironpage_daemon::frames::{FrameError, FrameReader, FrameWriter};
-use ironpage_layout::Term;
 use ironpage_layout::wire::admin::{ImportEnd, TimelineCreate, TimelineCreated};
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::wire::{ErrorCode, Kind};
+use ironpage_layout::{Lsn, Term};
 use std::rc::Rc;
 
 /// Reads items until their end. `TimelineCreated` is sent once the timeline would survive a crash.
@@ -23,7 +24,7 @@ pub async fn receive(
     let record = TimelineRecord {
         tenant: request.tenant,
         timeline: request.timeline,
-        name: request.name,
+        name: request.name.clone(),
         system_id: request.system_id,
         postgres_version: request.postgres_version,
         start_lsn: request.start_lsn,
@@ -35,28 +36,47 @@ pub async fn receive(
         let text = "TimelineCreate with WAL: that is for safekeepers, this is a pageserver".to_string();
         return Err(Refused::Last(refusal(ErrorCode::Protocol, text)));
     }
-    match service.shared.timelines.import(record).await.map_err(|error| Refused::Last(error.into()))? {
+    let branches = &service.shared.branches;
+    let branch = match branches.admit_import(&request).await.map_err(|error| Refused::Last(error.into()))? {
+        Admission::Begin(branch) => Some(*branch),
+        Admission::There => None,
+    };
+    let begun = branches.timelines().import(record).await;
+    match (begun.map_err(|error| Refused::Last(error.into())), branch) {
         // It is there already: its items are read past, so that a repeat of the whole exchange succeeds.
-        None => while next(reader).await?.is_some() {},
-        Some(mut import) => match take_items(reader, &mut import).await {
-            Ok(timeline) => service.start_receiver(timeline),
+        (Ok(None), None) => while next(reader).await?.is_some() {},
+        (Ok(Some(mut import)), Some(branch)) => match take_items(reader, &mut import).await {
+            Ok((timeline, readable_lsn)) => {
+                let finished = branches.finish_import(branch, timeline, readable_lsn).await;
+                finished.map_err(|error| Refused::Last(error.into()))?;
+            }
             Err(error) => {
                 import.abandon().await;
+                branches.abandon_import(&branch).await;
                 return Err(error);
             }
         },
+        (begun, branch) => {
+            if let Some(branch) = branch {
+                branches.abandon_import(&branch).await;
+            }
+            begun?;
+            let text = format!("timeline {}: the metadata and the timelines disagree; restart the pageserver", request.timeline);
+            return Err(Refused::Last(refusal(ErrorCode::Storage, text)));
+        }
     }
     let created = TimelineCreated { reserved: 0.into() };
     writer.send(Kind::TimelineCreated, id, Term(0), |out| created.encode(out)).await?;
     Ok(())
 }
 
-async fn take_items(reader: &mut FrameReader, import: &mut Import) -> Result<Rc<Timeline>, Refused> {
+async fn take_items(reader: &mut FrameReader, import: &mut Import) -> Result<(Rc<Timeline>, Lsn), Refused> {
     loop {
         let frame = reader.expect(&[Kind::ImportItem, Kind::ImportEnd], "ImportItem or ImportEnd").await.map_err(told)?;
         if frame.header.kind == Kind::ImportEnd {
             let end = ImportEnd::decode(frame.payload).map_err(|error| Refused::Last(error.into()))?;
-            return import.finish(end.items.get()).await.map_err(|error| Refused::Last(error.into()));
+            let timeline = import.finish(end.items.get()).await.map_err(|error| Refused::Last(error.into()))?;
+            return Ok((timeline, Lsn(end.readable_lsn.get())));
         }
         let item = Item::decode(frame.payload).map_err(|error| Refused::Last(error.into()))?;
         import.item(&item).await.map_err(|error| Refused::Last(error.into()))?;

@@ -10,9 +10,9 @@ mod status;
 
 pub use status::Counters;
 
-use crate::timeline::{Timeline, Timelines};
+use crate::branches::Branches;
+use crate::timeline::Timeline;
 use error::{Failure, refusal};
-use ironpage_daemon::cli::Address;
 use ironpage_daemon::frames::{Accepted, FrameError, accept};
 use ironpage_daemon::{debug, warn};
 use ironpage_io::net::{Listener, Stream};
@@ -37,28 +37,27 @@ pub struct Service {
 
 struct Shared {
     node: NodeId,
-    timelines: Timelines,
-    safekeepers: Vec<Address>,
+    branches: Branches,
     counters: Counters,
     connections: Cell<usize>,
 }
 
 impl Service {
-    pub fn new(node: NodeId, timelines: Timelines, safekeepers: Vec<Address>) -> Service {
-        let shared = Shared { node, timelines, safekeepers, counters: Counters::default(), connections: Cell::new(0) };
+    pub fn new(node: NodeId, branches: Branches) -> Service {
+        let shared = Shared { node, branches, counters: Counters::default(), connections: Cell::new(0) };
         Service { shared: Rc::new(shared) }
     }
 
-    /// Starts to feed a timeline from the safekeepers.
-    pub fn start_receiver(&self, timeline: Rc<Timeline>) {
-        drop(ironpage_io::spawn(crate::receiver::run(timeline, self.shared.safekeepers.clone())));
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    pub fn branches(&self) -> &Branches {
+        &self.shared.branches
     }
 
     /// Accepts connections for ever.
     pub async fn serve(&self, mut listener: Listener) {
-        for timeline in self.shared.timelines.all() {
-            self.start_receiver(timeline);
-        }
         loop {
             match listener.accept().await {
                 Ok(stream) if self.shared.connections.get() < CONNECTIONS_MAX => {
@@ -113,7 +112,7 @@ impl Service {
 
     /// The timeline a hello names, if the other side belongs to it.
     fn timeline_of(&self, hello: &Hello) -> Result<Rc<Timeline>, Failure> {
-        let found = self.shared.timelines.get(hello.tenant, hello.timeline);
+        let found = self.shared.branches.timelines().get(hello.tenant, hello.timeline);
         let timeline = found.ok_or_else(|| {
             let text = format!("no timeline {} of tenant {} on pageserver {}", hello.timeline, hello.tenant, self.shared.node);
             refusal(ErrorCode::NotFound, text)

@@ -19,7 +19,7 @@ pub struct Counters {
 impl Service {
     pub fn status(&self) -> StatusReply {
         let own = &self.shared.counters;
-        let redo = self.shared.timelines.worker().counters();
+        let redo = self.shared.branches.timelines().worker().counters();
         let mut counters: BTreeMap<String, u64> = [
             ("getpages", own.getpages.get()),
             ("pages_served", own.pages_served.get()),
@@ -33,7 +33,7 @@ impl Service {
         .map(|(name, value)| (name.to_string(), value))
         .into();
         let mut timelines = Vec::new();
-        for timeline in self.shared.timelines.all() {
+        for timeline in self.shared.branches.timelines().all() {
             let (store, record) = (timeline.store(), timeline.record());
             let sums = [
                 ("ingest_records".to_string(), timeline.ingest_records()),

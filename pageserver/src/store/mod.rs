@@ -35,7 +35,8 @@ use std::rc::Rc;
 
 /// A new timeline has 2^2 slots.
 const SLOT_BITS: u8 = 2;
-const MANIFEST_NAME: &str = "manifest";
+/// The file that makes a directory a timeline.
+pub const MANIFEST_NAME: &str = "manifest";
 const LAYERS_NAME: &str = "layers";
 
 /// One version of a key, encoded as [`Value::decode`] reads it.

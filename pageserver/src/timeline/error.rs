@@ -74,6 +74,8 @@ pub enum TimelineError {
     PostgresVersion { found: u32 },
     #[error("start_lsn {start_lsn} and prev_record_lsn {prev_record_lsn} are not those of a record")]
     StartLsn { start_lsn: Lsn, prev_record_lsn: Lsn },
+    #[error("{}: this timeline is not in the metadata: either {} is of another time or cluster, then restore it, or this directory does not belong here, then move it away", path.display(), ironpage_layout::metadata::JOURNAL_FILE)]
+    Unknown { path: std::path::PathBuf },
     #[error("no timeline {timeline} of tenant {tenant} is open here")]
     NotFound { tenant: TenantId, timeline: TimelineId },
     /// The history that exists is named.

@@ -1,7 +1,7 @@
 //! All timelines of a pageserver, and the directories they live in: `DIR/<tenant>/<timeline>/`.
 
 use super::{Import, Timeline, TimelineError};
-use crate::store::{Store, StoreConfig, StoreError, TimelineRecord};
+use crate::store::{MANIFEST_NAME, Store, StoreConfig, StoreError, TimelineRecord};
 use crate::worker::Worker;
 use ironpage_daemon::{info, warn};
 use ironpage_io::fs;
@@ -25,8 +25,22 @@ type Name = (TenantId, TimelineId);
 pub enum Known {
     /// Whatever the directory holds.
     All,
-    /// These. All else in the directory was being made, or being deleted, when the process ended: it is removed.
-    These(BTreeSet<(TenantId, TimelineId)>),
+    /// What the metadata says.
+    These {
+        keep: BTreeSet<(TenantId, TimelineId)>,
+        /// Were being made, or being deleted, when the process ended: they are removed.
+        remove: BTreeSet<(TenantId, TimelineId)>,
+    },
+}
+
+impl Known {
+    fn wants_gone(&self, name: &(TenantId, TimelineId)) -> bool {
+        matches!(self, Known::These { remove, .. } if remove.contains(name))
+    }
+
+    fn has(&self, name: &(TenantId, TimelineId)) -> bool {
+        matches!(self, Known::These { keep, .. } if keep.contains(name)) || matches!(self, Known::All)
+    }
 }
 
 /// The timelines of this pageserver. A handle; clones are the same.
@@ -53,10 +67,14 @@ impl Timelines {
             let tenant_dir = dir.join(tenant.to_string());
             for timeline in ids::<TimelineId>(&tenant_dir).await? {
                 let timeline_dir = tenant_dir.join(timeline.to_string());
-                if matches!(&known, Known::These(names) if !names.contains(&(tenant, timeline))) {
+                if known.wants_gone(&(tenant, timeline)) {
                     warn!("{}: it was being made or deleted when the process ended; removing it", timeline_dir.display());
                     fs::remove_dir_all(&timeline_dir).await?;
                     continue;
+                }
+                // A whole timeline is never removed because nobody knows it: it may be what knows it that is lost.
+                if !known.has(&(tenant, timeline)) && fs::exists(timeline_dir.join(MANIFEST_NAME)).await? {
+                    return Err(TimelineError::Unknown { path: timeline_dir.join(MANIFEST_NAME) });
                 }
                 timelines.open_one(&timeline_dir).await?;
             }

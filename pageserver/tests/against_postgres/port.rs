@@ -16,9 +16,10 @@ use ironpage_layout::wire::basebackup::{BaseBackupEnd, Item};
 use ironpage_layout::wire::hello::Role;
 use ironpage_layout::wire::{ErrorCode, Kind};
 use ironpage_layout::{Fork, Lsn, NodeId, RelTag, TenantId, Term};
+use ironpage_pageserver::branches::Branches;
 use ironpage_pageserver::service::Service;
 use ironpage_pageserver::store::StoreConfig;
-use ironpage_pageserver::timeline::{Known, Timelines, TimelinesConfig};
+use ironpage_pageserver::timeline::{Timelines, TimelinesConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -38,11 +39,14 @@ impl Pageserver {
     async fn start(dir: &Path, safekeepers: &[Safekeeper]) -> Pageserver {
         std::fs::create_dir_all(dir).unwrap();
         let config = TimelinesConfig { dir: dir.to_path_buf(), store: StoreConfig::default() };
-        let timelines = Timelines::open(config, worker(dir), Known::All).await.unwrap();
+        let safekeepers = safekeepers.iter().map(|safekeeper| safekeeper.address.clone()).collect();
+        let branches = Branches::open(config, worker(dir), safekeepers).await.unwrap();
+        branches.create_tenant("tenant", Some(TENANT)).await.unwrap();
+        branches.start();
+        let timelines = branches.timelines().clone();
         let listener = Listener::bind_tcp("127.0.0.1:0").unwrap();
         let address = listener.name().parse().unwrap();
-        let safekeepers = safekeepers.iter().map(|safekeeper| safekeeper.address.clone()).collect();
-        let service = Service::new(NodeId(7), timelines.clone(), safekeepers);
+        let service = Service::new(NodeId(7), branches);
         let serving = service.clone();
         let serving = ironpage_io::spawn(async move { serving.serve(listener).await });
         Pageserver { address, service, serving, timelines }
