@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// What each crate may use of ours.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("layout", &[]),
     ("io", &[]),
     ("safekeeper/consensus", &["layout"]),
@@ -12,6 +12,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("pageserver", &["layout", "io", "daemon"]),
     ("compute-ext", &["layout", "consensus"]),
     ("cli", &["layout", "consensus"]),
+    ("follow", &["layout", "consensus"]),
     ("fuzz", &["layout"]),
     ("hw-bench", &["layout"]),
     ("tests", &[]),
