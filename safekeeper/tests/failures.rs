@@ -216,7 +216,13 @@ fn a_start_that_cannot_succeed_says_what_to_do() {
     std::fs::create_dir(&closed).unwrap();
     std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     if running_as_root() {
-        let (code, log) = fails_to_start(command(&closed, 1, 0, &[]).uid(65_534).gid(65_534));
+        // The program too may lie where only root can go.
+        let program = std::env::temp_dir().join(format!("ironpage-safekeeper-{}", std::process::id()));
+        std::fs::copy(env!("CARGO_BIN_EXE_safekeeper"), &program).unwrap();
+        let mut command = Command::new(&program);
+        command.args(["--id", "1", "--listen", "127.0.0.1:0", "--dir"]).arg(&closed);
+        let (code, log) = fails_to_start(command.current_dir("/").uid(65_534).gid(65_534));
+        std::fs::remove_file(&program).unwrap();
         assert!(code == Some(1) && log.contains("closed") && log.contains("ermission denied"), "{log}");
     } else {
         std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
