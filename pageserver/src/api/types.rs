@@ -111,7 +111,7 @@ impl Branch {
             safekeepers: branch.safekeepers.iter().map(|member| member.0).collect(),
             last_record_lsn: lsn(timeline.as_ref().map(|timeline| timeline.store().last_record_lsn())),
             disk_consistent_lsn: lsn(timeline.as_ref().map(|timeline| timeline.store().disk_consistent_lsn())),
-            logical_size: timeline.as_ref().map_or(0, |timeline| timeline.head().logical_size()),
+            logical_size: timeline.as_ref().and_then(|timeline| timeline.logical_size()).unwrap_or_default(),
             stopped: timeline.and_then(|timeline| timeline.stopped()).map(|stopped| stopped.why),
         }
     }

@@ -1,7 +1,7 @@
 //! Why a request about tenants or branches is refused.
 
 use crate::metadata::{BranchRecord, BranchState, Invalid, MetadataError};
-use crate::timeline::TimelineError;
+use crate::timeline::{HeadError, TimelineError};
 use std::path::PathBuf;
 
 /// What kind of refusal it is; each is a code of the API.
@@ -74,7 +74,8 @@ impl BranchError {
                 TimelineError::Exists { .. } => Refusal::Exists,
                 TimelineError::OutOfRange { .. } => Refusal::OutOfRange,
                 TimelineError::HasChildren { .. } => Refusal::HasChildren,
-                TimelineError::Unavailable { .. } | TimelineError::Busy { .. } => Refusal::Unavailable,
+                TimelineError::Unavailable { .. } | TimelineError::Busy { .. } | TimelineError::Wait(_) => Refusal::Unavailable,
+                TimelineError::Head(HeadError::Ancestor(_)) => Refusal::Unavailable,
                 TimelineError::StartLsn { .. } | TimelineError::Incomplete { .. } | TimelineError::Item { .. } => {
                     Refusal::BadRequest
                 }

@@ -27,6 +27,8 @@ pub enum IngestError {
     Timeline { lsn: Lsn, timeline: u32 },
     #[error("the timeline has no pg_control: its import is incomplete, or its store is damaged")]
     NoControl,
+    #[error("the timeline has no history at {lsn}: its import is incomplete, or an earlier version of Ironpage stored it")]
+    NoHistory { lsn: Lsn },
     #[error("{0}")]
     Control(#[from] ControlError),
     #[error("imported {what} is refused: {why}")]

@@ -3,6 +3,7 @@
 use super::relations::Relations;
 use super::slru::SlruPages;
 use super::{IngestAction, IngestError, Sink, record};
+use ironpage_layout::history::{History, NO_COMMIT, bucket_of};
 use ironpage_layout::key::SlruKind;
 use ironpage_layout::postgres::control::ControlFile;
 use ironpage_layout::postgres::wal::Record;
@@ -31,6 +32,8 @@ pub struct Head {
     pub(super) control: Option<ControlFile>,
     pub(super) last_record_lsn: Lsn,
     pub(super) prev_record_lsn: Lsn,
+    /// As of `last_record_lsn`.
+    pub(super) history: History,
     /// A page of multixact offsets that began before its own record (RecordNewMultiXact, multixact.c).
     pub(super) begun_offsets_page: Option<u32>,
 }
@@ -49,12 +52,19 @@ impl Head {
             control: None,
             last_record_lsn: start_lsn,
             prev_record_lsn: prev,
+            history: History {
+                commit_time: NO_COMMIT,
+                commit_time_max: NO_COMMIT,
+                before: Lsn::INVALID,
+                prev_record_lsn: Lsn::INVALID,
+            },
             begun_offsets_page: None,
         }
     }
 
     /// The head at `last_record_lsn`, from what was stored as of then: the newest value, encoded, of each key of all kinds
-    /// but `Page`. Of `Slru` keys only those that live may come; their values do not matter and may be empty.
+    /// but `Page`. Of `Slru` keys only those that live may come; their values do not matter and may be empty. Of `History`
+    /// keys only that of the bucket of `last_record_lsn` is needed.
     pub fn load<V: AsRef<[u8]>>(
         last_record_lsn: Lsn,
         prev: Lsn,
@@ -69,7 +79,11 @@ impl Head {
         for (key, fork, decoded) in cuts {
             head.relations.restore_cuts(key, fork, decoded);
         }
-        head.control.map(|_| head).ok_or(IngestError::NoControl)
+        head.control()?;
+        if head.history.prev_record_lsn != prev {
+            return Err(IngestError::NoHistory { lsn: last_record_lsn });
+        }
+        Ok(head)
     }
 
     fn load_one(&mut self, key: Key, bytes: &[u8], cuts: &mut Vec<(RelTag, Fork, RelCuts)>) -> Result<(), IngestError> {
@@ -103,6 +117,9 @@ impl Head {
                 let lsns = <[u8; 16]>::try_from(&blob[..]).map_err(|_| bad("it is not 16 bytes long"))?;
                 let both = u128::from_le_bytes(lsns);
                 self.origins.insert(origin, (Lsn(both as u64), Lsn((both >> 64) as u64)));
+            }
+            KeyKind::History if key == Key::history(bucket_of(self.last_record_lsn)) => {
+                self.history = History::decode(&blob).ok_or(bad("it is no history"))?;
             }
             KeyKind::History => {}
             KeyKind::Page | KeyKind::Slru => return Err(bad("it is not part of a head")),

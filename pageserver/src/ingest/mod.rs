@@ -10,6 +10,7 @@ mod database;
 mod error;
 mod head;
 mod heap;
+mod history;
 mod import;
 mod multixact;
 mod record;
@@ -26,6 +27,7 @@ pub use apply::{ApplyError, apply_delta};
 pub use database::CopyDatabase;
 pub use error::IngestError;
 pub use head::{DATABASE_VERSION, Head};
+pub use history::put_mark;
 
 use ironpage_layout::{Key, Lsn, Value};
 

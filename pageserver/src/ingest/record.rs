@@ -17,6 +17,8 @@ pub(super) struct Step<'a, S> {
     pub start: Lsn,
     pub end: Lsn,
     pub sink: &'a mut S,
+    /// When the record says it committed, if it is a commit.
+    pub commit_time: Option<i64>,
 }
 
 /// See [`Head::ingest`].
@@ -27,9 +29,12 @@ pub(super) fn ingest(head: &mut Head, record: &Record<'_>, sink: &mut impl Sink)
     if start < head.last_record_lsn || (last.is_valid() && decoded.prev != last) {
         return Err(IngestError::OutOfOrder { lsn: start, prev: decoded.prev, last });
     }
-    let mut step = Step { head, record: &decoded, start, end, sink };
+    head.pass_buckets(end, sink);
+    let mut step = Step { head, record: &decoded, start, end, sink, commit_time: None };
     step.advance_xid(decoded.xid)?;
     let action = step.dispatch()?;
+    let Step { head, sink, commit_time, .. } = step;
+    head.advance_history(start, end, commit_time, sink)?;
     head.last_record_lsn = end;
     head.prev_record_lsn = start;
     Ok(action)

@@ -43,7 +43,8 @@ impl<S: Sink> Step<'_, S> {
         let status = if kind == CompletionKind::Commit { clog::COMMITTED } else { clog::ABORTED };
         self.by_page(SlruKind::Clog, &xids, clog::page_of, |xids| Value::Clog { status, xids: Cow::Owned(xids) });
         if kind == CompletionKind::Commit {
-            self.commit_time(&completion, &xids)?;
+            self.commit_time = Some(completion.time);
+            self.track_commit_time(&completion, &xids)?;
         }
         if let Some((remote, _)) = completion.origin {
             self.advance_origin(self.record.origin, remote, false);
@@ -59,7 +60,7 @@ impl<S: Sink> Step<'_, S> {
     }
 
     /// TransactionTreeSetCommitTsData, while commit timestamps are tracked.
-    fn commit_time(&mut self, completion: &Completion, xids: &[u32]) -> Result<(), IngestError> {
+    fn track_commit_time(&mut self, completion: &Completion, xids: &[u32]) -> Result<(), IngestError> {
         let control = self.control()?;
         if control.track_commit_timestamp == 0 {
             return Ok(());

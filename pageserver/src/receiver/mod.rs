@@ -6,7 +6,12 @@
 //! A branch is not known to any safekeeper before its first endpoint starts. That is no failure: the receiver asks ever
 //! less often, and at once when it is told that the branch was made there.
 
+mod past;
+mod position;
 mod source;
+
+pub use past::PastWal;
+pub use position::{Position, positions};
 
 use crate::race::{First, race};
 use crate::timeline::{IngestStop, Timeline};
@@ -46,8 +51,13 @@ enum Left {
     BadWal(IngestStop),
 }
 
-/// Keeps `timeline` fed until it stops. Returns then.
+/// Keeps `timeline` fed until it stops or is deleted. Returns then.
 pub async fn run(timeline: Rc<Timeline>, safekeepers: Vec<Address>) {
+    let deleted = timeline.clone();
+    race(deleted.wait_deleted(), feed(timeline, safekeepers)).await;
+}
+
+async fn feed(timeline: Rc<Timeline>, safekeepers: Vec<Address>) {
     let mut receiver = Receiver { stream: timeline.wal_stream(), timeline, safekeepers, chosen: 0, bad_in_a_row: 0 };
     if receiver.safekeepers.is_empty() {
         return;

@@ -4,7 +4,7 @@ use crate::ingest::ApplyError;
 use crate::store::StoreError;
 use crate::worker::WorkerError;
 use ironpage_layout::value::DecodeValueError;
-use ironpage_layout::{Key, Lsn};
+use ironpage_layout::{Key, Lsn, TimelineId};
 
 /// Error of reading one page. It concerns that page alone.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,6 +16,8 @@ pub enum ReconstructError {
     Apply(#[from] ApplyError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    #[error("timeline {timeline} was deleted")]
+    Deleted { timeline: TimelineId },
     #[error("{key} at {lsn}: {error}")]
     Value { key: Key, lsn: Lsn, error: DecodeValueError },
     #[error("{key} at {lsn} makes no sense: {why}")]

@@ -4,19 +4,22 @@ use super::Service;
 use super::admin::Refused;
 use super::error::{Failure, refusal};
 use crate::reconstruct::ReconstructError;
-use crate::timeline::Timeline;
+use crate::timeline::{Timeline, TimelineError};
 use ironpage_daemon::frames::FrameWriter;
 use ironpage_daemon::info;
+use ironpage_io::time::timeout;
 use ironpage_layout::key::SlruKind;
 use ironpage_layout::rel::PAGE_SIZE;
-use ironpage_layout::wire::basebackup::{BaseBackup, BaseBackupEnd, Item};
+use ironpage_layout::wire::basebackup::{ALL_PAGES, BaseBackup, BaseBackupEnd, Item};
 use ironpage_layout::wire::{ErrorCode, Kind};
-use ironpage_layout::{BlockNumber, Fork, Key, KeyKind, Lsn, Term, Value};
+use ironpage_layout::{BlockNumber, Fork, Key, KeyKind, Lsn, RelTag, Term, Value};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// Pages in one item at most.
 const PAGES_PER_ITEM: usize = 64;
+/// How much longer the head of a branch that nobody has used may take to load.
+const LOAD_MAX: Duration = Duration::from_secs(60);
 /// A request waits no longer than this for its LSN.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -32,14 +35,30 @@ pub async fn send(
 ) -> Result<(), Refused> {
     service.check_term(timeline, term).map_err(Refused::Request)?;
     let lsn = Lsn(request.lsn.get());
+    if request.flags.get() & !ALL_PAGES != 0 {
+        let text = format!("BaseBackup with flags {:#x}, of which only {ALL_PAGES:#x} is known", request.flags.get());
+        return Err(Refused::Request(refusal(ErrorCode::Protocol, text)));
+    }
     let wait = Duration::from_millis(request.wait_ms_max.get().into()).min(WAIT_MAX);
-    let last = timeline.wait_for(lsn, wait).await.map_err(|error| Refused::Request(error.into()))?;
+    let there = async {
+        timeline.wait_for(lsn, wait).await?;
+        timeline.load_head().await.map_err(TimelineError::from)
+    };
+    let late = || {
+        Err(TimelineError::Unavailable {
+            timeline: timeline.id(),
+            why: format!("its head is not loaded after {} ms", wait.as_millis()),
+        })
+    };
+    let loaded = timeout(wait + LOAD_MAX, there).await.unwrap_or_else(|_| late());
+    loaded.map_err(|error| Refused::Request(error.into()))?;
+    let last = timeline.store().last_record_lsn();
     if last != lsn {
         let text =
             format!("timeline {} is at {last}; a base backup at {lsn} is not possible, only one at {last} is", timeline.id());
         return Err(Refused::Request(refusal(ErrorCode::OutOfRange, text)));
     }
-    let (items, keys) = plan(timeline).map_err(Refused::Request)?;
+    let Plan { items, keys, forks } = plan(timeline, lsn, request.flags.get()).map_err(Refused::Request)?;
     let prev_record_lsn = timeline.store().prev_record_lsn();
     let mut sender = Sender { writer, id, term: timeline.term(), items: 0 };
     for item in items {
@@ -54,15 +73,31 @@ pub async fn send(
             _ => sender.blob(timeline, first, lsn).await?,
         }
     }
+    for (rel, fork, blocks) in forks {
+        sender.fork(timeline, rel, fork, blocks, lsn).await?;
+    }
     let end = BaseBackupEnd { lsn: lsn.0.into(), prev_record_lsn: prev_record_lsn.0.into(), items: sender.items.into() };
     writer.send(Kind::BaseBackupEnd, id, timeline.term(), |out| end.encode(out)).await?;
     info!("timeline {}: base backup at {lsn} for term {term}, {} items", timeline.id(), sender.items);
     Ok(())
 }
 
-/// What the head knows, encoded, and the keys whose values are needed besides. Taken in one go: the head moves on.
-fn plan(timeline: &Timeline) -> Result<(Vec<Vec<u8>>, Vec<Key>), Failure> {
-    let head = timeline.head();
+/// What is to be sent.
+struct Plan {
+    /// What the head knows, encoded.
+    items: Vec<Vec<u8>>,
+    /// Keys whose values are needed besides.
+    keys: Vec<Key>,
+    /// Forks whose pages are asked for besides, and their blocks.
+    forks: Vec<(RelTag, Fork, u32)>,
+}
+
+/// Taken in one go: the head moves on.
+fn plan(timeline: &Timeline, lsn: Lsn, flags: u32) -> Result<Plan, Failure> {
+    // A head in the midst of a record is ahead of the store.
+    let head = timeline.head().filter(|head| head.last_record_lsn() == lsn).ok_or_else(|| {
+        refusal(ErrorCode::Unavailable, format!("timeline {} is just going on from {lsn}; ask again", timeline.id()))
+    })?;
     let control = head.control().map_err(|error| refusal(ErrorCode::Corrupt, error.to_string()))?.to_bytes();
     let encoded = |item: Item<'_>| {
         let mut bytes = Vec::new();
@@ -70,7 +105,9 @@ fn plan(timeline: &Timeline) -> Result<(Vec<Vec<u8>>, Vec<Key>), Failure> {
         bytes
     };
     let items = head.basebackup_items(&control).map(encoded).collect();
-    Ok((items, head.basebackup_keys().collect()))
+    let all_pages = flags & ALL_PAGES != 0;
+    let forks = head.relation_forks().filter(|(_, fork, _)| all_pages && matches!(fork, Fork::Main | Fork::Vm));
+    Ok(Plan { items, keys: head.basebackup_keys().collect(), forks: forks.collect() })
 }
 
 /// How many of the first keys go into one item: pages that follow one another.
@@ -121,6 +158,28 @@ impl Sender<'_> {
         }
     }
 
+    /// All pages of a fork, so many at a time.
+    async fn fork(&mut self, timeline: &Rc<Timeline>, rel: RelTag, fork: Fork, blocks: u32, lsn: Lsn) -> Result<(), Refused> {
+        let failed = |error: ReconstructError| Refused::Request(error.into());
+        let state = Rc::new(timeline.fork(rel, fork, lsn).await.map_err(failed)?);
+        for first in (0..blocks).step_by(PAGES_PER_ITEM) {
+            // At once, so that their reads overlap and the redo worker's pipe is kept busy.
+            let reads: Vec<_> = (first..blocks.min(first.saturating_add(PAGES_PER_ITEM as u32)))
+                .map(|block| {
+                    let (timeline, state) = (timeline.clone(), state.clone());
+                    ironpage_io::spawn(async move { timeline.page(&state, BlockNumber(block)).await })
+                })
+                .collect();
+            let mut pages = Vec::with_capacity(reads.len() * PAGE_SIZE);
+            for read in reads {
+                let down = |_| Refused::Request(refusal(ErrorCode::Unavailable, "the pageserver is going down".into()));
+                pages.extend_from_slice(&read.await.map_err(down)?.map_err(failed)?[..]);
+            }
+            self.send(|out| Item::RelPages { rel, fork, block: BlockNumber(first), pages: &pages }.encode(out)).await?;
+        }
+        Ok(())
+    }
+
     async fn blob(&mut self, timeline: &Timeline, key: Key, lsn: Lsn) -> Result<(), Refused> {
         let corrupt = |why| Refused::Request(Failure::from(ReconstructError::Corrupt { key, lsn, why }));
         let values = timeline.store().values(key, lsn, Lsn::INVALID).await;
@@ -139,7 +198,6 @@ impl Sender<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ironpage_layout::RelTag;
 
     #[test]
     fn items_hold_pages_that_follow_one_another() {

@@ -2,7 +2,8 @@
 
 use crate::branches::{BranchError, Refusal};
 use crate::reconstruct::ReconstructError;
-use crate::timeline::{TimelineError, WaitError};
+use crate::store::StoreError;
+use crate::timeline::{HeadError, TimelineError, WaitError};
 use crate::worker::WorkerError;
 use ironpage_layout::Term;
 use ironpage_layout::wire::{ErrorCode, RemoteError, WireError};
@@ -50,6 +51,7 @@ impl From<WaitError> for Failure {
         let code = match &error {
             WaitError::Stopped(stopped) => stopped.code,
             WaitError::Late { .. } => ErrorCode::Unavailable,
+            WaitError::Deleted { .. } => ErrorCode::NotFound,
         };
         refusal(code, error.to_string())
     }
@@ -58,6 +60,8 @@ impl From<WaitError> for Failure {
 impl From<ReconstructError> for Failure {
     fn from(error: ReconstructError) -> Failure {
         let code = match &error {
+            ReconstructError::Deleted { .. } => ErrorCode::NotFound,
+            ReconstructError::Store(StoreError::AncestorBehind { .. }) => ErrorCode::Unavailable,
             ReconstructError::Store(_) => ErrorCode::Storage,
             ReconstructError::Worker(WorkerError::Stopped) => ErrorCode::Unavailable,
             _ => ErrorCode::Corrupt,
@@ -74,10 +78,16 @@ impl From<TimelineError> for Failure {
             TimelineError::NotFound { .. } => ErrorCode::NotFound,
             TimelineError::OutOfRange { .. } => ErrorCode::OutOfRange,
             TimelineError::HasChildren { .. } => ErrorCode::Refused,
+            TimelineError::Damaged { .. } => ErrorCode::Corrupt,
             TimelineError::Unavailable { .. } => ErrorCode::Unavailable,
             TimelineError::PostgresVersion { .. } => ErrorCode::Unsupported,
             TimelineError::StartLsn { .. } | TimelineError::Incomplete { .. } | TimelineError::Item { .. } => ErrorCode::Protocol,
-            TimelineError::Head(_) => ErrorCode::Refused,
+            TimelineError::Import(_) => ErrorCode::Refused,
+            TimelineError::Head(HeadError::Store(_)) => ErrorCode::Storage,
+            TimelineError::Head(HeadError::Ancestor(_)) => ErrorCode::Unavailable,
+            TimelineError::Head(_) => ErrorCode::Corrupt,
+            TimelineError::Ingest(stop) => stop.code(),
+            TimelineError::Wait(wait) => return Failure::from(wait.clone()),
             TimelineError::Store(_) | TimelineError::Unknown { .. } | TimelineError::Io(_) => ErrorCode::Storage,
         };
         refusal(code, error.to_string())

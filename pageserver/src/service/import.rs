@@ -75,8 +75,9 @@ async fn take_items(reader: &mut FrameReader, import: &mut Import) -> Result<(Rc
         let frame = reader.expect(&[Kind::ImportItem, Kind::ImportEnd], "ImportItem or ImportEnd").await.map_err(told)?;
         if frame.header.kind == Kind::ImportEnd {
             let end = ImportEnd::decode(frame.payload).map_err(|error| Refused::Last(error.into()))?;
-            let timeline = import.finish(end.items.get()).await.map_err(|error| Refused::Last(error.into()))?;
-            return Ok((timeline, Lsn(end.readable_lsn.get())));
+            let readable_lsn = Lsn(end.readable_lsn.get());
+            let timeline = import.finish(end.items.get(), readable_lsn).await.map_err(|error| Refused::Last(error.into()))?;
+            return Ok((timeline, readable_lsn));
         }
         let item = Item::decode(frame.payload).map_err(|error| Refused::Last(error.into()))?;
         import.item(&item).await.map_err(|error| Refused::Last(error.into()))?;

@@ -49,7 +49,7 @@ impl Service {
                 term: timeline.term(),
                 last_record_lsn: store.last_record_lsn(),
                 disk_consistent_lsn: store.disk_consistent_lsn(),
-                logical_size: timeline.head().logical_size(),
+                logical_size: timeline.logical_size().unwrap_or_default(),
                 stopped: timeline.stopped().map(|stopped| stopped.why).unwrap_or_default(),
                 ..TimelineStatus::default()
             });

@@ -2,6 +2,7 @@
 
 use ironpage_io::IoError;
 use ironpage_layout::layer::LayerError;
+use ironpage_layout::{Lsn, TimelineId};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -17,6 +18,13 @@ pub enum StoreError {
     MissingLayer { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Layer { path: PathBuf, source: LayerError },
+    #[error("timeline {timeline} came off timeline {ancestor}, which is not open: its directory is gone, or was never restored")]
+    NoAncestor { timeline: TimelineId, ancestor: TimelineId },
+    /// After a restart, for as long as the ancestor reads its WAL again.
+    #[error("timeline {ancestor} is ingested up to {last}, its branch {timeline} needs it up to {needed}")]
+    AncestorBehind { timeline: TimelineId, ancestor: TimelineId, last: Lsn, needed: Lsn },
+    #[error("the store is closed: its timeline is being deleted")]
+    Closed,
     #[error(transparent)]
     Io(#[from] IoError),
     #[error(

@@ -4,7 +4,7 @@ use super::{Frozen, Inner, State, Store, StoreError};
 use crate::layers::{Layer, count, write_layer};
 use crate::memory::MemoryLayer;
 use ironpage_io::{fs, sync::Notify, time, yield_now};
-use ironpage_layout::layer::manifest::{LayerRecord, Manifest};
+use ironpage_layout::layer::manifest::{LayerRecord, Manifest, TimelineRecord};
 use ironpage_layout::layer::{LayerId, slot_of};
 use ironpage_layout::{Key, Slot};
 use std::cmp::Reverse;
@@ -112,15 +112,31 @@ impl Store {
         }
     }
 
+    /// Ends all flushing: no file of the store is written once this has returned. What reads find they find on.
+    pub async fn close(&self) {
+        self.inner.state.borrow_mut().failure.get_or_insert(StoreError::Closed);
+        self.inner.changed.notify_all();
+        loop {
+            let notified = self.inner.changed.notified();
+            if !self.inner.state.borrow().flushing {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// Writes the oldest frozen layer and publishes it. A failure poisons the store.
     async fn flush_oldest(&self, frozen: Rc<Frozen>) {
+        self.inner.state.borrow_mut().flushing = true;
         let result = self.write_and_publish(&frozen).await;
         let state = &mut *self.inner.state.borrow_mut();
+        state.flushing = false;
         match result {
             Ok(()) => {
                 state.frozen.pop_front();
                 state.flushes += 1;
             }
+            Err(_) if state.failure.is_some() => {}
             Err(error) => state.failure = Some(StoreError::Poisoned { reason: Rc::new(error) }),
         }
     }
@@ -156,7 +172,7 @@ impl Store {
         let manifest = {
             let state = inner.state.borrow();
             state.publish.then(|| Manifest {
-                timeline: (*inner.timeline).clone(),
+                timeline: TimelineRecord { readable_lsn: inner.readable_lsn.get(), ..(*inner.timeline).clone() },
                 slot_bits: inner.slot_bits,
                 disk_consistent_lsn: frozen.last_record_lsn,
                 prev_record_lsn: frozen.prev_record_lsn,

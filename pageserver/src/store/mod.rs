@@ -4,9 +4,13 @@
 //! per slot, and dropped once the manifest names these. What a crash takes is ingested again: the manifest's
 //! `disk_consistent_lsn` says from where.
 //!
+//! A timeline that came off another one holds what came since, its versions all at or above the LSN it came off at.
+//! Reads go on in the other's store at that LSN, key by key, for as many ancestors as there are.
+//!
 //! On disk a timeline is a directory: `manifest`, and `layers/` with the files it names. Files there that it
 //! does not name are left from a flush that was cut short, and are removed when the store is opened.
 
+mod ancestor;
 mod config;
 mod error;
 mod flush;
@@ -18,7 +22,7 @@ mod tests;
 
 pub use config::StoreConfig;
 pub use error::StoreError;
-pub use ironpage_layout::layer::manifest::TimelineRecord;
+pub use ironpage_layout::layer::manifest::{Ancestor, TimelineRecord};
 
 use crate::layers::{Layer, LayerContext, LayerSet};
 use crate::memory::MemoryLayer;
@@ -28,14 +32,14 @@ use ironpage_io::{fs, spawn, time};
 use ironpage_layout::layer::manifest::Manifest;
 use ironpage_layout::{Key, Lsn, Value};
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// A new timeline has 2^2 slots.
 const SLOT_BITS: u8 = 2;
-/// The file that makes a directory a timeline.
+/// File of a timeline's directory without which it is none.
 pub const MANIFEST_NAME: &str = "manifest";
 const LAYERS_NAME: &str = "layers";
 
@@ -62,6 +66,10 @@ pub struct Store {
 
 struct Inner {
     timeline: Rc<TimelineRecord>,
+    /// As the manifest is to have it.
+    readable_lsn: Cell<Lsn>,
+    /// The store of the timeline it came off, if it did.
+    ancestor: OnceCell<Store>,
     config: StoreConfig,
     slot_bits: u8,
     layers_dir: PathBuf,
@@ -96,6 +104,8 @@ struct State {
     flushes: u64,
     next_sequence: u64,
     failure: Option<StoreError>,
+    /// Files are being written.
+    flushing: bool,
     scratch: Vec<u8>,
 }
 
@@ -116,9 +126,21 @@ struct Counters {
 }
 
 impl Store {
-    /// Starts a timeline in `dir`, which may not hold one yet. Values are put at `start_lsn`; the
+    /// Starts a timeline in `dir`, which may not hold one yet. Values are put from `start_lsn` on; the
     /// timeline is there after a restart only once the first [`Store::flush`] has returned.
     pub async fn create(dir: &Path, timeline: TimelineRecord, config: StoreConfig) -> Result<Store, StoreError> {
+        let begin = (timeline.start_lsn, timeline.prev_record_lsn);
+        Store::create_at(dir, timeline, begin, config).await
+    }
+
+    /// As [`Store::create`], for a timeline that came off another one: its last record is that of `begin`, its end and its
+    /// start, and further ones up to `start_lsn` are put before the first flush.
+    pub async fn create_at(
+        dir: &Path,
+        timeline: TimelineRecord,
+        begin: (Lsn, Lsn),
+        config: StoreConfig,
+    ) -> Result<Store, StoreError> {
         if fs::exists(dir.join(MANIFEST_NAME)).await? {
             return Err(StoreError::Exists { dir: dir.into() });
         }
@@ -134,8 +156,8 @@ impl Store {
         }
         let manifest = Manifest {
             slot_bits: SLOT_BITS,
-            disk_consistent_lsn: timeline.start_lsn,
-            prev_record_lsn: timeline.prev_record_lsn,
+            disk_consistent_lsn: begin.0,
+            prev_record_lsn: begin.1,
             next_sequence: 1,
             layers: Vec::new(),
             timeline,
@@ -166,6 +188,7 @@ impl Store {
 
     fn start(dir: &Path, manifest: Manifest, config: StoreConfig, published: Published) -> Store {
         let layers_dir = dir.join(LAYERS_NAME);
+        let manifest_readable_lsn = manifest.timeline.readable_lsn;
         let timeline = Rc::new(manifest.timeline);
         let mut layers = LayerSet::new(manifest.slot_bits);
         manifest.layers.into_iter().for_each(|layer| layers.add(Layer::new(&layers_dir, timeline.clone(), layer)));
@@ -185,10 +208,13 @@ impl Store {
             flushes: 0,
             next_sequence: manifest.next_sequence,
             failure: None,
+            flushing: false,
             scratch: Vec::new(),
         };
         let inner = Rc::new(Inner {
             timeline,
+            readable_lsn: Cell::new(manifest_readable_lsn),
+            ancestor: OnceCell::new(),
             slot_bits: manifest.slot_bits,
             layers_dir,
             manifest_path: dir.join(MANIFEST_NAME),
@@ -205,6 +231,11 @@ impl Store {
 
     pub fn timeline(&self) -> &TimelineRecord {
         &self.inner.timeline
+    }
+
+    /// What the manifest will say from the next flush on; [`Store::timeline`] once the store is opened again.
+    pub fn set_readable_lsn(&self, lsn: Lsn) {
+        self.inner.readable_lsn.set(lsn);
     }
 
     pub fn set_freeze_hook(&self, hook: FreezeHook) {
@@ -258,7 +289,14 @@ impl Store {
 
     /// Adds the page that a read at `lsn` produced, so that later reads need not redo it. `lsn` must have
     /// been at or below the last record when the values were read. Ignored when memory is short.
+    ///
+    /// It goes where `lsn` belongs: in a store that came off its ancestor later, it would hide what the ancestor has since.
     pub fn materialise(&self, key: Key, lsn: Lsn, page: &[u8]) {
+        let owner = self.owner_of(lsn);
+        owner.materialise_here(key, lsn, page);
+    }
+
+    fn materialise_here(&self, key: Key, lsn: Lsn, page: &[u8]) {
         {
             let state = &mut *self.inner.state.borrow_mut();
             assert!(lsn <= state.last_record_lsn, "{key} made at {lsn}, beyond the last record {}", state.last_record_lsn);

@@ -1,5 +1,8 @@
 //! Reading one key at an LSN.
 //!
+//! A store that came off another one is asked first; unless it has a state, the read goes on in the other, at the LSN it
+//! came off at.
+//!
 //! Versions of a key lie in the memory layers and in any number of layer files, whose LSN ranges overlap
 //! as they like: an image that a read made has an old LSN and lies in a new layer. So a read asks all that
 //! may have something, by index entries first, and takes the newest state; of two versions with one LSN the
@@ -52,8 +55,25 @@ impl Store {
     /// The versions of `key` that make its state at `lsn`: newest first, until a state, those at or
     /// below `floor` left out. Empty if there is none. Sees values put but not yet covered by `set_last_record`.
     pub async fn values(&self, key: Key, lsn: Lsn, floor: Lsn) -> Result<Values, StoreError> {
+        count(&self.inner.counters.reads, 1);
+        let (mut store, mut lsn) = (self, lsn);
+        let mut values = store.own_values(key, lsn, floor).await?;
+        while !values.last().is_some_and(|version| Value::encoded_is_state(&version.bytes))
+            && let Some((ancestor, left_at)) = store.below()?
+        {
+            (store, lsn) = (ancestor, lsn.min(left_at));
+            if lsn <= floor {
+                break;
+            }
+            values.extend(store.own_values(key, lsn, floor).await?);
+        }
+        count(&self.inner.counters.versions, values.len() as u64);
+        Ok(values)
+    }
+
+    /// What this store alone has of it.
+    async fn own_values(&self, key: Key, lsn: Lsn, floor: Lsn) -> Result<Values, StoreError> {
         let inner = &*self.inner;
-        count(&inner.counters.reads, 1);
         // Memory and layer set as they are at one moment: a flush beside this read moves values from one to the other.
         let (mut pieces, above, layers) = {
             let state = inner.state.borrow();
@@ -75,7 +95,6 @@ impl Store {
             };
             values.push(Version { lsn: piece.lsn, bytes });
         }
-        count(&inner.counters.versions, values.len() as u64);
         Ok(values)
     }
 

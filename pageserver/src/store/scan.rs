@@ -15,10 +15,10 @@ impl Store {
     /// the kinds whose values are all `Blob` or `Tombstone`.
     pub async fn scan(&self, keys: RangeInclusive<Key>, lsn: Lsn) -> Result<Vec<(Key, Version)>, StoreError> {
         let mut found = Vec::new();
-        for (key, piece) in self.newest(keys, lsn).await? {
+        for (key, (piece, store)) in self.newest(keys, lsn).await? {
             let bytes = match piece.content {
                 Content::Bytes(bytes) => bytes,
-                Content::Image { layer, image } => layer.image(&self.inner.context, image).await?,
+                Content::Image { layer, image } => layer.image(&store.inner.context, image).await?,
             };
             found.push((key, Version { lsn: piece.lsn, bytes }));
         }
@@ -30,7 +30,24 @@ impl Store {
         Ok(self.newest(keys, lsn).await?.into_keys().collect())
     }
 
-    async fn newest(&self, keys: RangeInclusive<Key>, lsn: Lsn) -> Result<BTreeMap<Key, Piece>, StoreError> {
+    /// The newest versions, with the stores they lie in: what a store has hides what its ancestors have, tombstones too.
+    async fn newest(&self, keys: RangeInclusive<Key>, lsn: Lsn) -> Result<BTreeMap<Key, (Piece, &Store)>, StoreError> {
+        let mut newest: BTreeMap<Key, (Piece, &Store)> = BTreeMap::new();
+        let mut next = Some((self, lsn));
+        while let Some((store, lsn)) = next {
+            for (key, piece) in store.own_newest(&keys, lsn).await? {
+                newest.entry(key).or_insert((piece, store));
+            }
+            next = store.below()?.map(|(ancestor, left_at)| (ancestor, lsn.min(left_at)));
+        }
+        let gone =
+            |piece: &Piece| matches!(&piece.content, Content::Bytes(bytes) if Value::decode(bytes) == Ok(Value::Tombstone));
+        newest.retain(|_, (piece, _)| !gone(piece));
+        Ok(newest)
+    }
+
+    /// The newest versions this store alone has, tombstones among them.
+    async fn own_newest(&self, keys: &RangeInclusive<Key>, lsn: Lsn) -> Result<BTreeMap<Key, Piece>, StoreError> {
         let mut newest: BTreeMap<Key, Piece> = BTreeMap::new();
         let mut offer = |key: Key, piece: Piece| match newest.entry(key) {
             std::collections::btree_map::Entry::Vacant(vacant) => {
@@ -46,21 +63,18 @@ impl Store {
         let layers = {
             let state = self.inner.state.borrow();
             for (memory, sequence) in state.memory_layers() {
-                for key in memory.keys_in(&keys) {
+                for key in memory.keys_in(keys) {
                     if let Some((lsn, bytes)) = memory.versions(&key).find(|version| version.0 <= lsn) {
                         offer(key, Piece { lsn, sequence, content: Content::Bytes(bytes.to_vec()) });
                     }
                 }
             }
-            state.layers.of_range(&keys, lsn)
+            state.layers.of_range(keys, lsn)
         };
         for some in layers.chunks(LAYERS_AT_ONCE) {
-            let scans = some.iter().map(|layer| layer.scan(&self.inner.context, &keys, lsn));
+            let scans = some.iter().map(|layer| layer.scan(&self.inner.context, keys, lsn));
             try_join_all(scans).await?.into_iter().flatten().for_each(|(key, piece)| offer(key, piece));
         }
-        let gone =
-            |piece: &Piece| matches!(&piece.content, Content::Bytes(bytes) if Value::decode(bytes) == Ok(Value::Tombstone));
-        newest.retain(|_, piece| !gone(piece));
         Ok(newest)
     }
 }

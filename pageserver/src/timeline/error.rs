@@ -1,5 +1,6 @@
 //! What can go wrong with a timeline.
 
+use super::HeadError;
 use crate::ingest::IngestError;
 use crate::reconstruct::ReconstructError;
 use crate::store::StoreError;
@@ -20,6 +21,9 @@ pub enum IngestStop {
     Record(#[from] IngestError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The head the records are to be added to cannot be had.
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// A page that a record copies could not be had.
     #[error("copying a database: {0}")]
     Copy(#[from] ReconstructError),
@@ -35,7 +39,9 @@ impl IngestStop {
         match self {
             IngestStop::Record(_) => ErrorCode::UnknownRecord,
             IngestStop::Wal(_) | IngestStop::EndOfWal { .. } | IngestStop::Copy(_) => ErrorCode::Corrupt,
-            IngestStop::Store(_) => ErrorCode::Storage,
+            IngestStop::Store(_) | IngestStop::Head(HeadError::Store(_)) => ErrorCode::Storage,
+            IngestStop::Head(HeadError::Ancestor(_)) => ErrorCode::Unavailable,
+            IngestStop::Head(_) => ErrorCode::Corrupt,
         }
     }
 }
@@ -52,6 +58,8 @@ pub struct Stopped {
 pub enum WaitError {
     #[error("{}", .0.why)]
     Stopped(Stopped),
+    #[error("timeline {timeline} was deleted")]
+    Deleted { timeline: TimelineId },
     #[error("waited {waited_ms} ms for {wanted}; ingest is at {last}")]
     Late { wanted: Lsn, last: Lsn, waited_ms: u64 },
 }
@@ -63,7 +71,14 @@ pub enum TimelineError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Head(#[from] IngestError),
+    Head(#[from] HeadError),
+    #[error(transparent)]
+    Import(#[from] IngestError),
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// A branch could not be brought to its start.
+    #[error(transparent)]
+    Ingest(#[from] IngestStop),
     #[error(transparent)]
     Io(#[from] ironpage_io::IoError),
     #[error("timeline {timeline} of tenant {tenant} is there already, with another {what}")]
@@ -83,6 +98,8 @@ pub enum TimelineError {
     OutOfRange { timeline: TimelineId, wanted: String, range: String },
     #[error("timeline {timeline} has children, which read it: {}", list(children))]
     HasChildren { timeline: TimelineId, children: Vec<TimelineId> },
+    #[error("timeline {timeline} at {lsn}: {why}: its store is damaged")]
+    Damaged { timeline: TimelineId, lsn: Lsn, why: &'static str },
     /// Nothing can be promised for now.
     #[error("timeline {timeline}: {why}; try again")]
     Unavailable { timeline: TimelineId, why: String },

@@ -1,10 +1,10 @@
 //! A timeline in the making, from the items of a base backup.
 
-use super::{Timeline, TimelineError, Timelines};
+use super::registry::{new_dir, remove_dir};
+use super::{Above, Timeline, TimelineError, Timelines};
 use crate::ingest::Head;
 use crate::store::{Store, TimelineRecord};
 use ironpage_daemon::{info, warn};
-use ironpage_io::fs;
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::{Key, Lsn, TenantId, TimelineId, Value};
 use std::path::PathBuf;
@@ -31,14 +31,12 @@ impl Import {
             return Err(TimelineError::StartLsn { start_lsn, prev_record_lsn });
         }
         let name = (record.tenant, record.timeline);
-        if !timelines.shared().importing.borrow_mut().insert(name) {
-            return Err(TimelineError::Busy { timeline: record.timeline });
-        }
-        let dir = timelines.shared().config.dir.join(name.0.to_string()).join(name.1.to_string());
+        timelines.claim(name, None)?;
+        let dir = timelines.dir_of(name);
         match start(&timelines, &dir, record).await {
             Ok((store, head)) => Ok(Import { timelines, name, dir, store, head, items: 0 }),
             Err(error) => {
-                timelines.shared().importing.borrow_mut().remove(&name);
+                timelines.release(name);
                 Err(error)
             }
         }
@@ -53,38 +51,41 @@ impl Import {
         result.map_err(|error| TimelineError::Item { item: self.items, why: error.to_string() })
     }
 
-    /// Makes the timeline durable, then visible.
-    pub async fn finish(&mut self, items_sent: u64) -> Result<Rc<Timeline>, TimelineError> {
+    /// Makes the timeline durable, then visible. `readable_lsn` counts if it is above that of the record the import began with.
+    pub async fn finish(&mut self, items_sent: u64, readable_lsn: Lsn) -> Result<Rc<Timeline>, TimelineError> {
         if items_sent != self.items {
             return Err(TimelineError::Incomplete { sent: items_sent, received: self.items });
         }
+        let mut sink = |key: Key, lsn: Lsn, value: Value<'_>| self.store.put(key, lsn, &value);
+        self.head.finish_import(&mut sink)?;
+        if readable_lsn > self.store.timeline().readable_lsn {
+            self.store.set_readable_lsn(readable_lsn);
+            self.store.flush().await?;
+            // What it is told of itself at the start never changes while it is open.
+            self.store = Store::open(&self.dir, self.timelines.shared().config.store.clone()).await?;
+        }
         self.store.flush().await?;
-        let timeline = Timeline::open(self.store.clone(), self.timelines.worker().clone()).await?;
+        let timeline = Timeline::open(self.store.clone(), self.timelines.worker().clone(), Above::Nothing).await?;
         info!("timeline {} ({}) is imported at {}", self.name.1, timeline.record().name, timeline.store().last_record_lsn());
         self.timelines.add(timeline.clone());
-        self.timelines.shared().importing.borrow_mut().remove(&self.name);
+        self.timelines.release(self.name);
         Ok(timeline)
     }
 
     /// Removes what is there of a timeline that will not be finished.
     pub async fn abandon(self) {
         let Import { timelines, name, dir, store, .. } = self;
+        store.close().await;
         drop(store);
-        if let Err(error) = fs::remove_dir_all(&dir).await {
+        if let Err(error) = remove_dir(&dir).await {
             warn!("cannot remove an import that was cut off: {error}; the next start tries again");
         }
-        timelines.shared().importing.borrow_mut().remove(&name);
+        timelines.release(name);
     }
 }
 
 async fn start(timelines: &Timelines, dir: &PathBuf, record: TimelineRecord) -> Result<(Store, Head), TimelineError> {
-    if fs::exists(dir).await? {
-        fs::remove_dir_all(dir).await?;
-    }
-    fs::create_dir_all(dir).await?;
-    for parent in [dir.parent(), Some(timelines.shared().config.dir.as_path())].into_iter().flatten() {
-        fs::sync_dir(parent).await?;
-    }
+    new_dir(dir, &timelines.shared().config.dir).await?;
     let head = Head::new(record.start_lsn, record.prev_record_lsn);
     let store = Store::create(dir, record, timelines.shared().config.store.clone()).await?;
     Ok((store, head))

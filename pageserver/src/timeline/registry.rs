@@ -1,12 +1,13 @@
 //! All timelines of a pageserver, and the directories they live in: `DIR/<tenant>/<timeline>/`.
 
-use super::{Import, Timeline, TimelineError};
+use super::{Above, Import, Timeline, TimelineError};
 use crate::store::{MANIFEST_NAME, Store, StoreConfig, StoreError, TimelineRecord};
 use crate::worker::Worker;
 use ironpage_daemon::{info, warn};
 use ironpage_io::fs;
 use ironpage_layout::{TenantId, TimelineId};
 use std::cell::RefCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -18,7 +19,10 @@ pub struct TimelinesConfig {
     pub store: StoreConfig,
 }
 
-type Name = (TenantId, TimelineId);
+pub(super) type Name = (TenantId, TimelineId);
+
+/// Why something under way came to no end.
+pub(super) const GOING_DOWN: &str = "the pageserver is going down";
 
 /// Which timelines there should be.
 #[derive(Clone, Debug)]
@@ -53,49 +57,77 @@ pub(super) struct Shared {
     pub config: TimelinesConfig,
     pub worker: Worker,
     open: RefCell<BTreeMap<Name, Rc<Timeline>>>,
-    /// Names whose import is under way.
-    pub importing: RefCell<BTreeSet<Name>>,
+    /// Names that are being made or deleted; with the ancestor, of those that will have one.
+    claimed: RefCell<BTreeMap<Name, Option<TimelineId>>>,
 }
 
 impl Timelines {
     /// Opens the timelines in the directory. What an import or a branch that was cut off left there is removed.
     pub async fn open(config: TimelinesConfig, worker: Worker, known: Known) -> Result<Timelines, TimelineError> {
-        let shared = Shared { config, worker, open: RefCell::default(), importing: RefCell::default() };
+        let shared = Shared { config, worker, open: RefCell::default(), claimed: RefCell::default() };
         let timelines = Timelines { shared: Rc::new(shared) };
         let dir = &timelines.shared.config.dir;
         for tenant in ids::<TenantId>(dir).await? {
             let tenant_dir = dir.join(tenant.to_string());
+            let mut stores = BTreeMap::new();
             for timeline in ids::<TimelineId>(&tenant_dir).await? {
                 let timeline_dir = tenant_dir.join(timeline.to_string());
                 if known.wants_gone(&(tenant, timeline)) {
                     warn!("{}: it was being made or deleted when the process ended; removing it", timeline_dir.display());
-                    fs::remove_dir_all(&timeline_dir).await?;
+                    remove_dir(&timeline_dir).await?;
                     continue;
                 }
                 // A whole timeline is never removed because nobody knows it: it may be what knows it that is lost.
                 if !known.has(&(tenant, timeline)) && fs::exists(timeline_dir.join(MANIFEST_NAME)).await? {
                     return Err(TimelineError::Unknown { path: timeline_dir.join(MANIFEST_NAME) });
                 }
-                timelines.open_one(&timeline_dir).await?;
+                if let Some(store) = timelines.open_store(&timeline_dir).await? {
+                    stores.insert(timeline, store);
+                }
             }
+            timelines.open_stores(tenant, stores).await?;
         }
         Ok(timelines)
     }
 
-    async fn open_one(&self, dir: &Path) -> Result<(), TimelineError> {
-        let store = match Store::open(dir, self.shared.config.store.clone()).await {
-            Ok(store) => store,
+    async fn open_store(&self, dir: &Path) -> Result<Option<Store>, TimelineError> {
+        match Store::open(dir, self.shared.config.store.clone()).await {
+            Ok(store) => Ok(Some(store)),
             Err(StoreError::NoManifest { .. }) => {
-                warn!("{}: its import never ended; removing it", dir.display());
-                fs::remove_dir_all(dir).await?;
-                return Ok(());
+                warn!("{}: its creation never ended, or its deletion did not; removing it", dir.display());
+                remove_dir(dir).await?;
+                Ok(None)
             }
-            Err(error) => return Err(error.into()),
-        };
-        let timeline = Timeline::open(store, self.shared.worker.clone()).await?;
-        let record = timeline.record();
-        info!("timeline {} ({}) is open at {}", record.timeline, record.name, timeline.store().last_record_lsn());
-        self.add(timeline);
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes timelines of a tenant's stores, ancestors first.
+    async fn open_stores(&self, tenant: TenantId, mut stores: BTreeMap<TimelineId, Store>) -> Result<(), TimelineError> {
+        while !stores.is_empty() {
+            let ancestor_of = |store: &Store| store.timeline().ancestor.map(|ancestor| ancestor.timeline);
+            let is_next = |store: &Store| ancestor_of(store).is_none_or(|ancestor| self.get(tenant, ancestor).is_some());
+            let next: Vec<TimelineId> = stores.iter().filter(|(_, store)| is_next(store)).map(|(id, _)| *id).collect();
+            if next.is_empty() {
+                // What is left has ancestors that are not there, or in a circle.
+                let (timeline, store) = stores.pop_first().unwrap_or_else(|| unreachable!("the loop's condition"));
+                let ancestor = ancestor_of(&store).unwrap_or(timeline);
+                return Err(StoreError::NoAncestor { timeline, ancestor }.into());
+            }
+            for id in next {
+                let Some(store) = stores.remove(&id) else { continue };
+                let above = match ancestor_of(&store).and_then(|ancestor| self.get(tenant, ancestor)) {
+                    Some(parent) => {
+                        store.set_ancestor(parent.store().clone());
+                        Above::Parent(parent)
+                    }
+                    None => Above::Nothing,
+                };
+                let timeline = Timeline::open(store, self.shared.worker.clone(), above).await?;
+                info!("timeline {id} ({}) is open at {}", timeline.record().name, timeline.store().last_record_lsn());
+                self.add(timeline);
+            }
+        }
         Ok(())
     }
 
@@ -105,6 +137,25 @@ impl Timelines {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Nobody else makes or deletes this timeline until [`Timelines::release`].
+    pub(super) fn claim(&self, name: Name, ancestor: Option<TimelineId>) -> Result<(), TimelineError> {
+        match self.shared.claimed.borrow_mut().entry(name) {
+            Entry::Occupied(_) => Err(TimelineError::Busy { timeline: name.1 }),
+            Entry::Vacant(vacant) => {
+                vacant.insert(ancestor);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn release(&self, name: Name) {
+        self.shared.claimed.borrow_mut().remove(&name);
+    }
+
+    pub(super) fn dir_of(&self, (tenant, timeline): Name) -> PathBuf {
+        self.shared.config.dir.join(tenant.to_string()).join(timeline.to_string())
     }
 
     pub fn get(&self, tenant: TenantId, timeline: TimelineId) -> Option<Rc<Timeline>> {
@@ -119,6 +170,18 @@ impl Timelines {
         &self.shared.worker
     }
 
+    /// The timelines that came off this one, in order, and those that are just being made.
+    pub fn children(&self, tenant: TenantId, timeline: TimelineId) -> Vec<TimelineId> {
+        let claimed = self.shared.claimed.borrow();
+        let open = self.shared.open.borrow();
+        let being_made = claimed.iter().filter(|(name, ancestor)| name.0 == tenant && **ancestor == Some(timeline));
+        let there = open.values().filter(|child| {
+            child.tenant() == tenant && child.record().ancestor.is_some_and(|ancestor| ancestor.timeline == timeline)
+        });
+        let children: BTreeSet<TimelineId> = being_made.map(|(name, _)| name.1).chain(there.map(|child| child.id())).collect();
+        children.into_iter().collect()
+    }
+
     /// Starts to make a timeline; `None` if it is there already with the same properties.
     pub async fn import(&self, record: TimelineRecord) -> Result<Option<Import>, TimelineError> {
         if let Some(there) = self.get(record.tenant, record.timeline) {
@@ -129,6 +192,65 @@ impl Timelines {
         }
         Import::begin(self.clone(), record).await.map(Some)
     }
+
+    /// Removes a timeline, and its directory durably. Waits and reads that are under way fail, its receiver stops.
+    /// One that is not there is no error, so that a deletion can be repeated. Refused while others have it as ancestor.
+    pub async fn delete(&self, tenant: TenantId, timeline: TimelineId) -> Result<(), TimelineError> {
+        let name = (tenant, timeline);
+        let children = self.children(tenant, timeline);
+        if !children.is_empty() {
+            return Err(TimelineError::HasChildren { timeline, children });
+        }
+        self.claim(name, None)?;
+        // In a task of its own: whoever asked may go away, and the deletion may not stop half-way.
+        let timelines = self.clone();
+        let deletion = ironpage_io::spawn(async move {
+            let result = timelines.delete_claimed(name).await;
+            timelines.release(name);
+            result
+        });
+        deletion.await.unwrap_or_else(|_| Err(TimelineError::Unavailable { timeline, why: GOING_DOWN.into() }))
+    }
+
+    async fn delete_claimed(&self, name: Name) -> Result<(), TimelineError> {
+        let there = self.shared.open.borrow_mut().remove(&name);
+        if let Some(timeline) = there {
+            timeline.set_deleted();
+            timeline.store().close().await;
+            info!("timeline {} ({}) is deleted", name.1, timeline.record().name);
+        }
+        let dir = self.dir_of(name);
+        if fs::exists(&dir).await? {
+            remove_dir(&dir).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a timeline's directory durably. Its manifest goes first: without one, the next start knows what is left of it.
+pub(super) async fn remove_dir(dir: &Path) -> Result<(), TimelineError> {
+    let manifest = dir.join(MANIFEST_NAME);
+    if fs::exists(&manifest).await? {
+        fs::remove_file(&manifest).await?;
+        fs::sync_dir(dir).await?;
+    }
+    fs::remove_dir_all(dir).await?;
+    if let Some(tenant) = dir.parent() {
+        fs::sync_dir(tenant).await?;
+    }
+    Ok(())
+}
+
+/// Makes an empty directory for a timeline, durably, below `root`. What a creation that was cut off left there is removed.
+pub(super) async fn new_dir(dir: &Path, root: &Path) -> Result<(), TimelineError> {
+    if fs::exists(dir).await? {
+        remove_dir(dir).await?;
+    }
+    fs::create_dir_all(dir).await?;
+    for parent in [dir.parent(), Some(root)].into_iter().flatten() {
+        fs::sync_dir(parent).await?;
+    }
+    Ok(())
 }
 
 /// The entries of a directory that are ids; all else in it is none of our business.

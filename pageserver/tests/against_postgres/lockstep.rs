@@ -77,7 +77,7 @@ async fn ingest(dir: &Path, worker: &Worker, scratch: &Scratch, wal: &Wal) {
         import.item(&item.as_item()).await.unwrap();
     }
     assert!(timelines.all().is_empty(), "nobody sees an import before its end");
-    let timeline = import.finish(items).await.unwrap();
+    let timeline = import.finish(items, Lsn::INVALID).await.unwrap();
     assert!(timelines.import(record).await.unwrap().is_none(), "a repeat is told apart");
 
     // Flushes come by memory; this one is in the middle in any case.
@@ -97,7 +97,7 @@ async fn feed(timeline: &Rc<Timeline>, wal: &Wal, to: Lsn) {
         stream.feed(at, chunk).unwrap();
         timeline.ingest(&mut stream).await.unwrap();
         reads += 1;
-        let forks: Vec<_> = timeline.head().relation_forks().filter(|fork| fork.2 > 0 && fork.1 == Fork::Main).collect();
+        let forks: Vec<_> = timeline.head().unwrap().relation_forks().filter(|fork| fork.2 > 0 && fork.1 == Fork::Main).collect();
         let lsn = timeline.store().last_record_lsn();
         for step in 0..20 {
             let (rel, fork, blocks) = forks[(reads * 37 + step * 101) as usize % forks.len()];
@@ -135,7 +135,7 @@ async fn compare(timeline: &Rc<Timeline>, oracle: &DataDir) -> Compared {
     let mut compared = Compared::default();
     let lsn = timeline.store().last_record_lsn();
     let mut ours: BTreeSet<(RelTag, Fork)> = BTreeSet::new();
-    let forks: Vec<_> = timeline.head().relation_forks().filter(|fork| fork.1 != Fork::Fsm).collect();
+    let forks: Vec<_> = timeline.head().unwrap().relation_forks().filter(|fork| fork.1 != Fork::Fsm).collect();
     for (rel, fork, blocks) in forks {
         ours.insert((rel, fork));
         let theirs = oracle.relation(rel, fork);
@@ -166,7 +166,7 @@ async fn compare(timeline: &Rc<Timeline>, oracle: &DataDir) -> Compared {
     }
     for slru in SlruKind::ALL {
         let theirs = oracle.slru(slru);
-        let ours: Vec<u32> = timeline.head().slru_pages(slru).iter().copied().collect();
+        let ours: Vec<u32> = timeline.head().unwrap().slru_pages(slru).iter().copied().collect();
         for (number, page) in &theirs {
             if !ours.contains(number) && page.iter().any(|byte| *byte != 0) {
                 compared.differences.push(format!("page {number} of {slru:?} is missing"));
@@ -192,7 +192,7 @@ async fn compare(timeline: &Rc<Timeline>, oracle: &DataDir) -> Compared {
             other => compared.differences.push(format!("map of {tablespace}/{database}: {other:?}")),
         }
     }
-    let prepared: Vec<u32> = timeline.head().two_phase_xids().iter().copied().collect();
+    let prepared: Vec<u32> = timeline.head().unwrap().two_phase_xids().iter().copied().collect();
     assert_eq!(prepared, oracle.two_phase().iter().map(|(xid, _)| *xid).collect::<Vec<_>>());
     for (xid, state) in oracle.two_phase() {
         let versions = timeline.store().values(Key::two_phase(xid), lsn, Lsn::INVALID).await.unwrap();

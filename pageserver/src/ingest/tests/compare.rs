@@ -157,9 +157,13 @@ impl Comparison<'_> {
 
     /// A restart makes the same head of what was stored.
     pub fn rebuilt_from_the_store(&self) {
-        let (key, value) = self.head.control_value().expect("pg_control");
-        let mut control = Vec::new();
-        value.encode(&mut control);
+        let mut mark = Vec::new();
+        let mut sink = |key: Key, _, value: ironpage_layout::Value<'_>| {
+            let mut bytes = Vec::new();
+            value.encode(&mut bytes);
+            mark.push((key, bytes));
+        };
+        self.head.put_mark(&mut sink).expect("pg_control");
         let live = |key: &Key, bytes: &[u8]| key.kind != ironpage_layout::KeyKind::Slru || bytes != [4];
         let stored = self
             .store
@@ -169,7 +173,7 @@ impl Comparison<'_> {
         let loaded = Head::load(
             self.head.last_record_lsn(),
             self.head.prev_record_lsn(),
-            stored.chain(std::iter::once((key, control.as_slice()))),
+            stored.chain(mark.iter().map(|(key, bytes)| (*key, bytes.as_slice()))),
         )
         .unwrap_or_else(|error| panic!("{error}"));
         // pg_control's CRC and padding are made right when it is written.

@@ -38,6 +38,7 @@ fn all_wal_of_a_varied_workload_is_ingested_and_gives_the_files_back() {
     let mut head = Head::new(start.end, checkpoint);
     let mut store = TestStore::default();
     data_dir::import(&postgres, |item| head.import(&item, start.end, &mut store).expect("import"));
+    head.finish_import(&mut store).expect("an import ends");
 
     for settings in RUNS {
         postgres.run_workload(settings);
