@@ -81,6 +81,13 @@ impl Client {
         self.stream.get_ref().try_clone().map_err(|error| self.peer.broken(error))
     }
 
+    /// From now on each read and write may take so long.
+    pub fn set_timeouts(&self, timeout: Duration) -> Result<()> {
+        let set = self.stream.get_ref().set_write_timeout(Some(timeout));
+        set.map_err(|error| self.peer.broken(error))?;
+        self.set_read_timeout(timeout)
+    }
+
     pub fn set_read_timeout(&self, timeout: Duration) -> Result<()> {
         self.stream.get_ref().set_read_timeout(Some(timeout)).map_err(|error| self.peer.broken(error))
     }

@@ -63,6 +63,10 @@ pub enum Error {
         "no quorum for an election of branch '{branch}': {answered} of {members} safekeepers answered, {needed} are needed. {reasons}"
     )]
     NoQuorum { branch: String, answered: usize, members: usize, needed: usize, reasons: String },
+    #[error(
+        "branch '{0}' is gone: it was deleted, or its time to live ran out; `ironpage branch list` shows what there is, and `ironpage endpoint start NAME --branch B` starts on another"
+    )]
+    BranchGone(String),
     #[error("fenced: {0}")]
     Fenced(String),
     #[error("{0}")]

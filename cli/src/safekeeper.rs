@@ -20,8 +20,20 @@ pub struct Start {
     pub prev_record_lsn: Lsn,
 }
 
+/// A connection for administration; `patience` bounds the hello.
+pub fn connect(peer: &Peer, identity: Identity, patience: Duration) -> Result<Client> {
+    let client = Client::connect(peer, Role::Admin, identity, patience)?;
+    client.set_timeouts(TIMEOUT)?;
+    Ok(client)
+}
+
 /// Makes a timeline with `wal`, which ends at its start and begins in the same segment. Safe to repeat.
 pub fn create_timeline(peer: &Peer, identity: Identity, name: &str, start: Start, wal: &[u8]) -> Result<()> {
+    create_timeline_on(connect(peer, identity, TIMEOUT)?, identity, name, start, wal)
+}
+
+/// As [`create_timeline`], over a connection that was made before.
+pub fn create_timeline_on(mut client: Client, identity: Identity, name: &str, start: Start, wal: &[u8]) -> Result<()> {
     let prefix = without_leading_zeros(start.lsn, wal);
     let create = TimelineCreate {
         tenant: identity.tenant,
@@ -35,7 +47,6 @@ pub fn create_timeline(peer: &Peer, identity: Identity, name: &str, start: Start
         kind: 0,
         prefix_length: prefix.len() as u32,
     };
-    let mut client = Client::connect(peer, Role::Admin, identity, TIMEOUT)?;
     client.send(Kind::TimelineCreate, 1, Term(0), |out| create.encode(out))?;
     let mut begin = start.lsn.0 - prefix.len() as u64;
     for chunk in prefix.chunks(MAX_WAL_CHUNK) {
@@ -48,11 +59,10 @@ pub fn create_timeline(peer: &Peer, identity: Identity, name: &str, start: Start
     client.expect(Kind::TimelineCreated, "TimelineCreated").map(drop)
 }
 
-#[expect(dead_code, reason = "used once branches start")]
 /// Removes a timeline; succeeds if it is not there.
 pub fn delete_timeline(peer: &Peer, identity: Identity) -> Result<()> {
     let delete = TimelineDelete { tenant: identity.tenant.0, timeline: identity.timeline.0 };
-    let mut client = Client::connect(peer, Role::Admin, identity, TIMEOUT)?;
+    let mut client = connect(peer, identity, TIMEOUT)?;
     client.send(Kind::TimelineDelete, 1, Term(0), |out| delete.encode(out))?;
     client.expect(Kind::TimelineDeleted, "TimelineDeleted").map(drop)
 }

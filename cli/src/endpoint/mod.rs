@@ -6,6 +6,7 @@
 
 mod basebackup;
 mod control;
+mod creation;
 mod launcher;
 pub mod lease;
 pub mod paths;
@@ -15,6 +16,7 @@ mod shared_memory;
 pub mod state;
 pub mod supervisor;
 mod ticket;
+mod vigil;
 mod wal;
 
 pub use basebackup::DIRECTORIES;

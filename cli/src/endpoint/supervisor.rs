@@ -5,6 +5,7 @@
 
 use super::basebackup;
 use super::control;
+use super::creation;
 use super::launcher::{self, Record, Rule, Won};
 use super::lease::{self, Renewal};
 use super::paths::{DataDir, Paths};
@@ -13,7 +14,10 @@ use super::readonly;
 use super::shared_memory::SharedMemory;
 use super::state::{self, Phase, State};
 use super::ticket::{Mode, Ticket};
+use super::vigil::Vigil;
 use super::wal;
+use crate::api::ApiCode;
+use crate::client::Peer;
 use crate::cluster::{Cluster, Endpoint, Point};
 use crate::error::{AtPath, Error, Result};
 use crate::files;
@@ -196,17 +200,20 @@ impl Supervisor {
     fn primary_round(&mut self, rule: Rule) -> Result<End> {
         let began = Instant::now();
         let place = self.find_branch()?;
-        let won = self.elect(&place, rule)?;
+        let (won, members) = self.elect(&place, rule)?;
         let elected = began.elapsed();
         log::line("INFO", &format!("won term {} of branch '{}': WAL ends at {}", won.term, place.branch.name, won.start_lsn));
         self.state.term = won.term.0;
         let data_dir = self.paths.data_dir(won.term, &self.owner);
         self.remove_other_data_dirs(&data_dir);
-        self.fill_data_dir(&place, &won, &data_dir)?;
+        self.fill_data_dir(&place, &won, &members, &data_dir)?;
         self.state.data_dir = Some(data_dir.path.clone());
         let backed_up = began.elapsed();
         port::check_free(self.cluster.endpoint_address(&self.endpoint).port(), &format!("endpoint '{}'", self.endpoint.name))?;
-        let child = postgres::start(&self.cluster, &self.endpoint, &self.paths, &self.programs, &data_dir, Vec::new())?;
+        // Who took no part in the election may not acknowledge either.
+        let safekeepers = members.iter().map(|peer| peer.address.to_string()).collect::<Vec<_>>().join(",");
+        let safekeepers = ("ironpage.safekeepers", safekeepers);
+        let child = postgres::start(&self.cluster, &self.endpoint, &self.paths, &self.programs, &data_dir, vec![safekeepers])?;
         let is_ready = |ready: Instant| {
             let ms = |time: Duration| time.as_millis();
             log::line(
@@ -220,7 +227,8 @@ impl Supervisor {
                 ),
             );
         };
-        self.watch(child, &data_dir, is_ready, || None)
+        let vigil = Vigil::start(&self.cluster, &place);
+        self.watch(child, &data_dir, is_ready, || vigil.is_gone().then_some("its branch is gone"))
     }
 
     /// What the endpoint's branch is now: a reset or a restore may have put another timeline under its name.
@@ -229,44 +237,60 @@ impl Supervisor {
         loop {
             match Place::find(&self.cluster, &self.endpoint.tenant, &self.endpoint.branch) {
                 Err(error) if error.may_pass() => self.wait_out(&error, &mut attempts)?,
+                Err(Error::Api { code: ApiCode::NotFound, .. }) => return Err(Error::BranchGone(self.endpoint.branch.clone())),
                 done => return done,
             }
         }
     }
 
-    /// Tries until it has a quorum, saying what is missing.
-    fn elect(&mut self, place: &Place, rule: Rule) -> Result<Won> {
-        let peers = self.cluster.safekeepers();
+    /// Tries until it has a quorum, saying what is missing. With the term come those who took part.
+    fn elect(&mut self, place: &Place, rule: Rule) -> Result<(Won, Vec<Peer>)> {
         let mut attempts = 0;
         loop {
-            match launcher::elect(&place.branch.name, &peers, place.identity(), rule, &mut self.record, &self.signals) {
-                Err(error @ (Error::NoQuorum { .. } | Error::Endpoint(_))) => self.wait_out(&error, &mut attempts)?,
+            let attempt = creation::members(&self.cluster, place).and_then(|members| {
+                let name = &place.branch.name;
+                let won = launcher::elect(name, &members, place.identity(), rule, &mut self.record, &self.signals)?;
+                Ok((won, members))
+            });
+            match attempt {
+                Err(error @ (Error::NoQuorum { .. } | Error::Endpoint(_))) => {
+                    self.wait_out_unless_gone(&error, place, &mut attempts)?
+                }
+                Err(error) if error.may_pass() => self.wait_out(&error, &mut attempts)?,
                 done => return done,
             }
         }
+    }
+
+    /// Pauses after an attempt that failed, unless it did because there is no such branch any more.
+    fn wait_out_unless_gone(&mut self, error: &Error, place: &Place, attempts: &mut u32) -> Result<()> {
+        if let Err(gone @ Error::BranchGone(_)) = creation::present(&self.cluster, place) {
+            return Err(gone);
+        }
+        self.wait_out(error, attempts)
     }
 
     /// Tries until the directory is whole, saying what is missing.
-    fn fill_data_dir(&mut self, place: &Place, won: &Won, data_dir: &DataDir) -> Result<()> {
+    fn fill_data_dir(&mut self, place: &Place, won: &Won, members: &[Peer], data_dir: &DataDir) -> Result<()> {
         let mut attempts = 0;
         loop {
-            match self.try_fill_data_dir(place, won, data_dir) {
+            match self.try_fill_data_dir(place, won, members, data_dir) {
                 Err(Error::Remote { peer, source }) if source.code == ErrorCode::Fenced => {
                     return Err(Error::Fenced(format!("{peer}: {source}")));
                 }
-                Err(error) => self.wait_out(&error, &mut attempts)?,
+                Err(error) => self.wait_out_unless_gone(&error, place, &mut attempts)?,
                 Ok(()) => return Ok(()),
             }
         }
     }
 
-    fn try_fill_data_dir(&self, place: &Place, won: &Won, data_dir: &DataDir) -> Result<()> {
+    fn try_fill_data_dir(&self, place: &Place, won: &Won, members: &[Peer], data_dir: &DataDir) -> Result<()> {
         let (lsn, system_id, identity) = (won.start_lsn, place.branch.system_id, place.identity());
         DirBuilder::new().recursive(true).mode(0o755).create(&self.paths.dir).at("create directory", &self.paths.dir)?;
         files::remove_if_there(&data_dir.path)?;
         basebackup::create_tree(data_dir)?;
         let received = basebackup::fetch(&self.cluster.pageserver(), identity, won.term, lsn, data_dir)?;
-        let prefix = wal::read(&self.cluster.safekeepers(), identity, won.term, lsn.segment_start(), lsn)?;
+        let prefix = wal::read(members, identity, won.term, lsn.segment_start(), lsn)?;
         control::write(data_dir, &received, lsn, system_id, &prefix)?;
         postgres::write_configuration(data_dir, &self.paths)?;
         postgres::install_library(&self.paths, &self.programs)?;
