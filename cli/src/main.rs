@@ -13,6 +13,7 @@ mod doctor;
 mod down;
 mod endpoint;
 mod error;
+mod export;
 mod files;
 mod import;
 mod log;
@@ -91,6 +92,17 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         scratch: Option<PathBuf>,
     },
+    /// Write a branch as a data directory that a stock Postgres 15 starts with
+    Export {
+        branch: String,
+        /// A directory that is new or empty; tablespaces go to OUT_tablespaces
+        out: PathBuf,
+        /// A moment in its history [default: its head]
+        #[arg(long, value_name = "LSN|TIMESTAMP")]
+        at: Option<String>,
+        #[arg(long, value_name = "NAME", default_value = MAIN)]
+        tenant: String,
+    },
     /// psql on a branch
     Psql {
         #[arg(default_value = MAIN)]
@@ -161,6 +173,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Endpoint { verb } => endpoint(dir, verb)?,
         Verb::Import { source, tenant, branch, scratch } => {
             import::import(&Cluster::open(dir)?, import::Request { source, tenant, branch, scratch: scratch.as_deref() })?;
+        }
+        Verb::Export { branch, out, at: _, tenant } => {
+            export::export(&Cluster::open(dir)?, export::Request { tenant, branch, at: None, out })?;
         }
         Verb::Psql { branch, arguments } => psql::psql(&Cluster::open(dir)?, branch, arguments)?,
         Verb::Connstr { branch } => {
