@@ -2,9 +2,9 @@
 
 use crate::api::{Api, text};
 use crate::client::Peer;
+use crate::endpoint;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{self, Lasting};
-use crate::place::Place;
 use crate::port;
 use crate::user::Owner;
 use ironpage_layout::{Lsn, TenantId, TimelineId};
@@ -31,25 +31,11 @@ const ENDPOINTS_OFFSET: u16 = 10;
 /// Most endpoints of a cluster: what is left of a hundred ports.
 const ENDPOINTS_MAX: u16 = 90;
 
-/// A branch, as this machine knows it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Branch {
-    pub name: String,
-    #[serde(with = "text")]
-    pub id: TimelineId,
-    pub system_id: u64,
-    /// PG_VERSION_NUM of the servers that may run on it.
-    pub postgres_version: u32,
-    /// Whether safekeepers and pageserver have it. Before that, `up` makes it again: creation repeats safely.
-    pub created: bool,
-}
-
 /// A Postgres that may run on a branch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     pub name: String,
     /// Name of the tenant whose branch it is.
-    #[serde(default = "main_tenant")]
     pub tenant: String,
     pub branch: String,
     /// Of a read-only endpoint, what it shows; others follow their branch.
@@ -67,25 +53,21 @@ pub struct Point {
     pub lsn: Lsn,
 }
 
-fn main_tenant() -> String {
-    MAIN.into()
-}
-
-/// What `cluster.json` holds.
+/// What `cluster.json` holds: ports, places and endpoints. Tenants and branches are the pageserver's to keep.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// Version of this file's format.
     format: u32,
     pub port_base: u16,
+    /// Id of tenant main.
     #[serde(with = "text")]
     pub tenant: TenantId,
     /// Where templates and data directories lie: somewhere the user Postgres runs as can reach.
     pub compute_dir: PathBuf,
-    pub branches: Vec<Branch>,
     pub endpoints: Vec<Endpoint>,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Held by commands that change the cluster.
 pub const LOCK_FILE: &str = "cluster.lock";
@@ -125,11 +107,19 @@ impl Cluster {
         let mut tenant = TenantId::default();
         random(&mut tenant.0)?;
         let compute_dir = if owner.can_enter(&dir) { dir.clone() } else { outside(&dir) };
-        let settings = Settings { format: FORMAT, port_base, tenant, compute_dir, branches: Vec::new(), endpoints: Vec::new() };
+        let settings = Settings { format: FORMAT, port_base, tenant, compute_dir, endpoints: Vec::new() };
         let mut cluster = Cluster { dir, settings };
         cluster.check_ports()?;
-        cluster.endpoint_for(MAIN, MAIN)?;
+        cluster.endpoint_for(MAIN, MAIN, MAIN)?;
         Ok(cluster)
+    }
+
+    /// The cluster in `dir`, held against other commands that change it.
+    pub fn locked(dir: &Path) -> Result<(Cluster, ClusterLock)> {
+        // Before the lock, which would make a directory that is no cluster look like one.
+        Cluster::open(dir)?;
+        let lock = Cluster::lock(dir)?;
+        Ok((Cluster::open(dir)?, lock))
     }
 
     /// Waits for other commands to finish with the cluster in `dir`, which exists.
@@ -190,13 +180,11 @@ impl Cluster {
         Peer { name: "pageserver-1".into(), address: self.address(PAGESERVER_OFFSET) }
     }
 
-    #[allow(dead_code, reason = "its verbs follow")]
     /// The same pageserver, where its HTTP API listens.
     pub fn pageserver_http(&self) -> Peer {
         Peer { name: "pageserver-1".into(), address: self.address(PAGESERVER_HTTP_OFFSET) }
     }
 
-    #[allow(dead_code, reason = "its verbs follow")]
     /// Tenants and branches are the pageserver's to know.
     pub fn api(&self) -> Api {
         Api::new(self.pageserver_http())
@@ -210,42 +198,22 @@ impl Cluster {
         port::address(self.settings.port_base + offset)
     }
 
-    pub fn branch(&self, name: &str) -> Result<&Branch> {
-        let branches = &self.settings.branches;
-        branches.iter().find(|branch| branch.name == name).ok_or_else(|| Error::NoBranch {
-            name: name.to_string(),
-            known: match branches.as_slice() {
-                [] => "none yet: `ironpage up` makes 'main'".into(),
-                some => some.iter().map(|branch| format!("'{}'", branch.name)).collect::<Vec<_>>().join(", "),
-            },
-        })
+    /// The endpoints of a branch go with its name.
+    pub fn rename_branch(&mut self, tenant: &str, old: &str, new: &str) -> Result<()> {
+        let ours = |endpoint: &&mut Endpoint| endpoint.tenant == tenant && endpoint.branch == old;
+        self.settings.endpoints.iter_mut().filter(ours).for_each(|endpoint| endpoint.branch = new.into());
+        self.save()
     }
 
-    pub fn place(&self, _tenant: &str, branch: &str) -> Result<Place> {
-        let found = self.branch(branch)?;
-        let branch = crate::api::Branch {
-            id: found.id,
-            tenant: MAIN.into(),
-            name: found.name.clone(),
-            kind: crate::api::Kind::Branch,
-            parent: None,
-            parent_id: None,
-            parent_lsn: None,
-            start_lsn: Default::default(),
-            readable_lsn: Default::default(),
-            prev_record_lsn: Default::default(),
-            state: crate::api::BranchState::Active,
-            system_id: found.system_id,
-            postgres_version: found.postgres_version,
-            created_at_us: 0,
-            expires_at_us: None,
-            safekeepers: vec![1, 2, 3],
-            last_record_lsn: Default::default(),
-            disk_consistent_lsn: Default::default(),
-            logical_size: 0,
-            stopped: None,
-        };
-        Ok(Place { tenant: self.settings.tenant, branch })
+    /// Removes stopped endpoints, durably, and their files.
+    pub fn forget_endpoints(&mut self, which: impl Fn(&Endpoint) -> bool) -> Result<()> {
+        let (gone, stay): (Vec<_>, Vec<_>) = self.settings.endpoints.drain(..).partition(which);
+        self.settings.endpoints = stay;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.save()?;
+        gone.iter().try_for_each(|endpoint| endpoint::remove_files(self, endpoint))
     }
 
     pub fn endpoint(&self, name: &str) -> Result<&Endpoint> {
@@ -253,7 +221,7 @@ impl Cluster {
         endpoints.iter().find(|endpoint| endpoint.name == name).ok_or_else(|| Error::NoEndpoint {
             name: name.to_string(),
             known: match endpoints.as_slice() {
-                [] => ": there is none yet, `ironpage up` makes 'main'".into(),
+                [] => ": there is none, `ironpage endpoint start NAME` makes one".into(),
                 some => {
                     format!(
                         "; there is {}",
@@ -264,13 +232,22 @@ impl Cluster {
         })
     }
 
+    /// The endpoints of a branch.
+    pub fn endpoints_of(&self, tenant: &str, branch: &str) -> impl Iterator<Item = &Endpoint> {
+        self.settings.endpoints.iter().filter(move |endpoint| endpoint.tenant == tenant && endpoint.branch == branch)
+    }
+
     /// The endpoint of that name, made with the next free port if it is new. The caller saves.
-    pub fn endpoint_for(&mut self, name: &str, branch: &str) -> Result<Endpoint> {
+    pub fn endpoint_for(&mut self, name: &str, tenant: &str, branch: &str) -> Result<Endpoint> {
         check_name(name)?;
         if let Ok(endpoint) = self.endpoint(name) {
-            return match endpoint.branch == branch {
+            return match endpoint.tenant == tenant && endpoint.branch == branch {
                 true => Ok(endpoint.clone()),
-                false => Err(Error::OtherBranch { name: name.into(), branch: endpoint.branch.clone(), wanted: branch.into() }),
+                false => Err(Error::OtherBranch {
+                    name: name.into(),
+                    branch: branch_in_words(&endpoint.tenant, &endpoint.branch),
+                    wanted: branch_in_words(tenant, branch),
+                }),
             };
         }
         let taken: Vec<u16> = self.settings.endpoints.iter().map(|endpoint| endpoint.port_offset).collect();
@@ -280,7 +257,7 @@ impl Cluster {
                 .find(|offset| !taken.contains(offset))
                 .ok_or_else(|| Error::Refused(format!("a cluster has {ENDPOINTS_MAX} endpoints at most")))?,
         };
-        let endpoint = Endpoint { name: name.into(), tenant: main_tenant(), branch: branch.into(), at: None, port_offset };
+        let endpoint = Endpoint { name: name.into(), tenant: tenant.into(), branch: branch.into(), at: None, port_offset };
         self.settings.endpoints.push(endpoint.clone());
         Ok(endpoint)
     }
@@ -289,6 +266,22 @@ impl Cluster {
 fn is_at(file: &File, path: &Path) -> bool {
     let same = |(a, b): (fs::Metadata, fs::Metadata)| a.dev() == b.dev() && a.ino() == b.ino();
     file.metadata().ok().zip(fs::metadata(path).ok()).is_some_and(same)
+}
+
+/// `branch 'dev'`, with its tenant unless that is the cluster's own.
+pub fn branch_in_words(tenant: &str, branch: &str) -> String {
+    match tenant {
+        MAIN => format!("branch '{branch}'"),
+        other => format!("branch '{branch}' of tenant '{other}'"),
+    }
+}
+
+/// `dev`, or `tenant/dev`: what tables and counters show.
+pub fn branch_label(tenant: &str, branch: &str) -> String {
+    match tenant {
+        MAIN => branch.to_string(),
+        other => format!("{other}/{branch}"),
+    }
 }
 
 /// Names are parts of paths, of settings and of status lines.
@@ -330,10 +323,14 @@ mod tests {
         let dir = scratch("settings");
         let owner = Owner::of_postgres().unwrap();
         let mut cluster = Cluster::create(&dir, 40000, &owner).unwrap();
-        let second = cluster.endpoint_for("second", MAIN).unwrap();
-        let third = cluster.endpoint_for("third", MAIN).unwrap();
-        assert_eq!(cluster.endpoint_for("second", MAIN).unwrap(), second);
-        assert!(matches!(cluster.endpoint_for("second", "other"), Err(Error::OtherBranch { .. })));
+        let second = cluster.endpoint_for("second", MAIN, MAIN).unwrap();
+        let third = cluster.endpoint_for("third", MAIN, MAIN).unwrap();
+        assert_eq!(cluster.endpoint_for("second", MAIN, MAIN).unwrap(), second);
+        assert!(matches!(cluster.endpoint_for("second", MAIN, "other"), Err(Error::OtherBranch { .. })));
+        let other_tenant = cluster.endpoint_for("second", "other", MAIN).unwrap_err().to_string();
+        assert!(other_tenant.contains("branch 'main', not branch 'main' of tenant 'other'"), "{other_tenant}");
+        assert_eq!(cluster.endpoints_of(MAIN, MAIN).count(), 3);
+        assert_eq!(cluster.endpoints_of("other", MAIN).count(), 0);
         cluster.save().unwrap();
         let opened = Cluster::open(&dir).unwrap();
         assert_eq!(opened, cluster);
@@ -341,7 +338,7 @@ mod tests {
         assert_eq!((port(MAIN), port("second"), port("third")), (40000, 40010, 40011));
         assert_eq!(third.branch, MAIN);
         assert_eq!(opened.safekeepers().iter().map(|peer| peer.address.port()).collect::<Vec<_>>(), [40001, 40002, 40003]);
-        assert_eq!(opened.pageserver().address.port(), 40004);
+        assert_eq!((opened.pageserver().address.port(), opened.pageserver_http().address.port()), (40004, 40005));
         fs::remove_dir_all(dir).unwrap();
     }
 

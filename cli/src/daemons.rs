@@ -77,6 +77,12 @@ impl Daemon {
         &self.peer.name
     }
 
+    /// All ports it listens on.
+    pub fn ports(&self, cluster: &Cluster) -> Vec<u16> {
+        let http = (self.kind == Kind::Pageserver).then(|| cluster.pageserver_http().address.port());
+        [self.peer.address.port()].into_iter().chain(http).collect()
+    }
+
     /// Its process, if it lives.
     pub fn process(&self) -> Result<Option<Process>> {
         Ok(Process::read(&self.pid_file)?.filter(Process::is_alive))
@@ -92,7 +98,7 @@ impl Daemon {
 
     /// Starts it; it may not answer yet.
     pub fn spawn(&self, cluster: &Cluster, programs: &Programs) -> Result<Process> {
-        port::check_free(self.peer.address.port(), self.name())?;
+        self.ports(cluster).into_iter().try_for_each(|port| port::check_free(port, self.name()))?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).at("create directory", &self.dir)?;
         let mut command = Command::new(match self.kind {
             Kind::Safekeeper => &programs.safekeeper,
@@ -110,6 +116,7 @@ impl Daemon {
                 option("--peers", address_list(safekeepers.iter().filter(|peer| **peer != self.peer)).into());
             }
             Kind::Pageserver => {
+                option("--http-listen", cluster.pageserver_http().address.to_string().into());
                 option("--safekeepers", address_list(safekeepers.iter()).into());
                 option("--postgres-bindir", programs.postgres_bindir.clone().into());
                 option("--redo-library", programs.redo_library.clone().into());
@@ -121,12 +128,16 @@ impl Daemon {
     }
 
     /// Waits until it answers, or ended.
-    pub fn wait_ready(&self, process: &Process, signals: &Signals) -> Result<()> {
+    pub fn wait_ready(&self, cluster: &Cluster, process: &Process, signals: &Signals) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(READY_SECONDS_MAX);
         let log = || (self.log.clone(), log_tail(&self.log));
         loop {
-            let failure = match client::status(&self.peer, Duration::from_secs(5)) {
-                Ok(_) => return Ok(()),
+            let answer = client::status(&self.peer, Duration::from_secs(5)).and_then(|_| match self.kind {
+                Kind::Safekeeper => Ok(()),
+                Kind::Pageserver => cluster.api().ping(),
+            });
+            let failure = match answer {
+                Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
             let Some(held) = process.hold() else {

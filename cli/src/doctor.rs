@@ -191,14 +191,14 @@ fn programs() -> Finding {
 fn ports(dir: &Path) -> Vec<Finding> {
     let Ok(cluster) = Cluster::open(dir) else {
         let base = DEFAULT_PORT_BASE;
-        return match (base..base + 5).find_map(|port| port::check_free(port, "a new cluster").err()) {
+        return match (base..base + 6).find_map(|port| port::check_free(port, "a new cluster").err()) {
             Some(error) => vec![warn("ports", error.to_string())],
-            None => vec![ok("ports", format!("{base} to {} are free", base + 4))],
+            None => vec![ok("ports", format!("{base} to {} are free", base + 5))],
         };
     };
     let mut wanted: Vec<(u16, String)> = Vec::new();
     for daemon in daemons::all(&cluster).iter().filter(|daemon| daemon.process().is_ok_and(|process| process.is_none())) {
-        wanted.push((daemon.peer.address.port(), daemon.name().to_string()));
+        wanted.extend(daemon.ports(&cluster).into_iter().map(|port| (port, daemon.name().to_string())));
     }
     for endpoint in &cluster.settings.endpoints {
         let state = State::read(&Paths::of(&cluster, endpoint)).ok().flatten();

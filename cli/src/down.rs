@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::daemons;
-use crate::endpoint::{self, Stop, paths::Paths, state::State};
+use crate::endpoint::{self, Stop, paths::Paths};
 use crate::error::{Error, Result};
 use crate::progress;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub fn stop_all(cluster: &Cluster, how: Stop) -> Result<()> {
             failure.get_or_insert(error);
         }
     };
-    for endpoint in cluster.settings.endpoints.iter().filter(|endpoint| endpoint_runs(cluster, endpoint)) {
+    for endpoint in cluster.settings.endpoints.iter().filter(|endpoint| endpoint::runs(cluster, endpoint)) {
         if how == Stop::Fast {
             progress::line(&format!("endpoint {}: stopping, its WAL goes to a quorum first", endpoint.name));
         }
@@ -54,14 +54,9 @@ pub fn stop_all(cluster: &Cluster, how: Stop) -> Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-fn endpoint_runs(cluster: &Cluster, endpoint: &crate::cluster::Endpoint) -> bool {
-    let state = State::read(&Paths::of(cluster, endpoint)).ok().flatten();
-    state.is_some_and(|state| state.supervisor.is_alive() || state.postmaster.is_some_and(|postmaster| postmaster.is_alive()))
-}
-
 /// Name of some process of the cluster that runs.
 pub fn first_running(cluster: &Cluster) -> Result<Option<String>> {
-    if let Some(endpoint) = cluster.settings.endpoints.iter().find(|endpoint| endpoint_runs(cluster, endpoint)) {
+    if let Some(endpoint) = cluster.settings.endpoints.iter().find(|endpoint| endpoint::runs(cluster, endpoint)) {
         return Ok(Some(format!("endpoint '{}'", endpoint.name)));
     }
     for daemon in daemons::all(cluster) {
@@ -80,7 +75,7 @@ pub fn not_running(cluster: &Cluster) -> Result<Vec<(String, PathBuf)>> {
             missing.push((daemon.name().to_string(), daemon.log.clone()));
         }
     }
-    for endpoint in cluster.settings.endpoints.iter().filter(|endpoint| !endpoint_runs(cluster, endpoint)) {
+    for endpoint in cluster.settings.endpoints.iter().filter(|endpoint| !endpoint::runs(cluster, endpoint)) {
         missing.push((format!("endpoint {}", endpoint.name), Paths::of(cluster, endpoint).log));
     }
     Ok(missing)

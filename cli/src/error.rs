@@ -13,6 +13,8 @@ pub enum Error {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{path} is damaged: {why}. It is written by `ironpage` alone; put back a copy, or `ironpage destroy` and start anew")]
     Damaged { path: PathBuf, why: String },
+    #[error("the pageserver's journal {path} cannot be read: {why}")]
+    Journal { path: PathBuf, why: String },
     #[error("there is no cluster in {0}: `ironpage up` makes one, `--dir DIR` names another place")]
     NoCluster(PathBuf),
     #[error("{0} holds files but no cluster.json, so it is no cluster of ours: choose another place with `--dir DIR`")]
@@ -51,12 +53,12 @@ pub enum Error {
     Api { peer: String, code: ApiCode, message: String },
     #[error("{0}")]
     Postgres(#[from] ironpage_layout::postgres::control::ControlError),
-    #[error("there is no branch '{name}'; there is {known}")]
-    NoBranch { name: String, known: String },
     #[error("there is no endpoint '{name}'{known}")]
     NoEndpoint { name: String, known: String },
-    #[error("endpoint '{name}' is on branch '{branch}', not '{wanted}': an endpoint stays on its branch")]
+    #[error("endpoint '{name}' is on {branch}, not {wanted}: an endpoint stays on its branch")]
     OtherBranch { name: String, branch: String, wanted: String },
+    #[error("endpoint '{endpoint}' runs on {on}: `ironpage endpoint stop {endpoint}` first")]
+    EndpointRuns { endpoint: String, on: String },
     #[error("'{0}' cannot be a name: 1 to 63 of the letters, digits, '-' and '_', a letter or digit first")]
     BadName(String),
     #[error(

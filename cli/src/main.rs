@@ -2,8 +2,9 @@
 // No part of a daemon: it blocks, and nothing simulates it.
 #![allow(clippy::disallowed_methods)]
 
-#[allow(dead_code, unused_imports, reason = "its verbs follow")]
 mod api;
+mod branch;
+mod catalogue;
 mod client;
 mod cluster;
 mod connstr;
@@ -13,10 +14,12 @@ mod doctor;
 mod down;
 mod endpoint;
 mod error;
-mod export;
 mod files;
+mod history;
 mod import;
 mod log;
+mod moment;
+mod output;
 mod place;
 mod port;
 mod process;
@@ -27,6 +30,7 @@ mod safekeeper;
 mod status;
 mod sys;
 mod template;
+mod tenant;
 mod up;
 mod user;
 
@@ -34,6 +38,8 @@ use clap::{Parser, Subcommand};
 use cluster::{Cluster, MAIN};
 use endpoint::Stop;
 use error::Error;
+use ironpage_layout::Lsn;
+use output::Format;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +52,9 @@ struct Arguments {
     /// Directory of the cluster
     #[arg(long, global = true, default_value = "./.ironpage", value_name = "DIR")]
     dir: PathBuf,
+    /// Whose branches are meant
+    #[arg(long, global = true, default_value = MAIN, value_name = "NAME")]
+    tenant: String,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -92,16 +101,32 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         scratch: Option<PathBuf>,
     },
-    /// Write a branch as a data directory that a stock Postgres 15 starts with
-    Export {
+    /// Make, list, rename, rewind, compare and delete branches
+    Branch {
+        #[command(subcommand)]
+        verb: branch::Verb,
+    },
+    /// Make, list and delete tenants
+    Tenant {
+        #[command(subcommand)]
+        verb: tenant::Verb,
+    },
+    /// Where a branch was at a time: the LSN just before the first commit after it
+    Lsn {
         branch: String,
-        /// A directory that is new or empty; tablespaces go to OUT_tablespaces
-        out: PathBuf,
-        /// A moment in its history [default: its head]
-        #[arg(long, value_name = "LSN|TIMESTAMP")]
-        at: Option<String>,
-        #[arg(long, value_name = "NAME", default_value = MAIN)]
-        tenant: String,
+        #[arg(value_parser = moment::parse_time, allow_hyphen_values = true)]
+        timestamp: i64,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// When a branch was at an LSN: the time of the last commit at or before it
+    Timestamp {
+        branch: String,
+        lsn: Lsn,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
     /// psql on a branch
     Psql {
@@ -145,66 +170,62 @@ enum EndpointVerb {
 const STOP_PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("ironpage: {error:#}");
-            ExitCode::from(1)
+    let arguments = Arguments::parse();
+    run(&arguments).unwrap_or_else(|error| {
+        eprintln!("ironpage: {error:#}");
+        match arguments.verb {
+            Verb::Branch { verb: branch::Verb::Diff { .. } } => ExitCode::from(branch::DIFF_FAILED),
+            _ => ExitCode::from(1),
         }
-    }
+    })
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let dir = arguments.dir.as_path();
+    let (dir, tenant) = (arguments.dir.as_path(), arguments.tenant.as_str());
     match &arguments.verb {
         Verb::Up { port_base, detach } => up::up(dir, *port_base, if *detach { up::Mode::Detach } else { up::Mode::Foreground })?,
         Verb::Down => {
-            let (cluster, _lock) = locked(dir)?;
+            let (cluster, _lock) = Cluster::locked(dir)?;
             down::down(&cluster)?;
         }
         Verb::Destroy => {
-            let (cluster, _lock) = locked(dir)?;
+            let (cluster, _lock) = Cluster::locked(dir)?;
             destroy::destroy(&cluster)?;
         }
         Verb::Status { json } => {
-            status::status(&Cluster::open(dir)?, if *json { status::Format::Json } else { status::Format::Table })?;
+            status::status(&Cluster::open(dir)?, Format::of(*json))?;
         }
         Verb::Doctor => return Ok(doctor::doctor(dir)?),
-        Verb::Endpoint { verb } => endpoint(dir, verb)?,
         Verb::Import { source, tenant, branch, scratch } => {
             import::import(&Cluster::open(dir)?, import::Request { source, tenant, branch, scratch: scratch.as_deref() })?;
         }
-        Verb::Export { branch, out, at: _, tenant } => {
-            export::export(&Cluster::open(dir)?, export::Request { tenant, branch, at: None, out })?;
+        Verb::Endpoint { verb } => endpoint(dir, tenant, verb)?,
+        Verb::Branch { verb } => return Ok(branch::run(dir, tenant, verb)?),
+        Verb::Tenant { verb } => tenant::run(dir, verb)?,
+        Verb::Lsn { branch, timestamp, json } => {
+            history::lsn(&Cluster::open(dir)?, tenant, branch, *timestamp, Format::of(*json))?;
         }
-        Verb::Psql { branch, arguments } => psql::psql(&Cluster::open(dir)?, branch, arguments)?,
+        Verb::Timestamp { branch, lsn, json } => {
+            history::timestamp(&Cluster::open(dir)?, tenant, branch, *lsn, Format::of(*json))?;
+        }
+        Verb::Psql { branch, arguments } => psql::psql(&Cluster::open(dir)?, tenant, branch, arguments)?,
         Verb::Connstr { branch } => {
             let cluster = Cluster::open(dir)?;
-            println!("{}", connstr::of(&cluster, connstr::endpoint_of(&cluster, branch)?));
+            println!("{}", connstr::of(&cluster, connstr::endpoint_of(&cluster, tenant, branch)?));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn locked(dir: &Path) -> error::Result<(Cluster, cluster::ClusterLock)> {
-    // Before the lock, which would make a directory that is no cluster look like one.
-    Cluster::open(dir)?;
-    let lock = Cluster::lock(dir)?;
-    Ok((Cluster::open(dir)?, lock))
-}
-
-fn endpoint(dir: &Path, verb: &EndpointVerb) -> error::Result<()> {
+fn endpoint(dir: &Path, tenant: &str, verb: &EndpointVerb) -> error::Result<()> {
     match verb {
         EndpointVerb::Start { name, branch } => {
             let signals = sys::Signals::catch(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
                 .map_err(|error| Error::Refused(format!("cannot catch signals: {error}")))?;
             let programs = programs::Programs::find()?;
             let (cluster, endpoint) = {
-                let (mut cluster, _lock) = locked(dir)?;
-                let known = cluster.endpoint(name).map(|endpoint| endpoint.branch.clone()).ok();
-                let branch = branch.clone().or(known).unwrap_or_else(|| MAIN.to_string());
-                cluster.branch(&branch)?;
-                let endpoint = cluster.endpoint_for(name, &branch)?;
+                let (mut cluster, _lock) = Cluster::locked(dir)?;
+                let endpoint = known_or_new(&mut cluster, name, tenant, branch.as_deref())?;
                 cluster.save()?;
                 (cluster, endpoint)
             };
@@ -219,5 +240,41 @@ fn endpoint(dir: &Path, verb: &EndpointVerb) -> error::Result<()> {
         }
         EndpointVerb::List => endpoint::list(&Cluster::open(dir)?),
         EndpointVerb::Supervise { name } => endpoint::supervisor::supervise(dir, name),
+    }
+}
+
+/// The endpoint of that name; a new one is made only on a branch that exists.
+fn known_or_new(cluster: &mut Cluster, name: &str, tenant: &str, branch: Option<&str>) -> error::Result<cluster::Endpoint> {
+    let known = cluster.endpoint(name).ok().cloned();
+    let branch = branch.or(known.as_ref().map(|known| known.branch.as_str())).unwrap_or(MAIN);
+    // Without `--tenant` a known endpoint is its own tenant's.
+    let tenant = known.as_ref().map_or(tenant, |known| if tenant == MAIN { known.tenant.as_str() } else { tenant });
+    match place::Place::find(cluster, tenant, branch) {
+        // Its supervisor waits for the pageserver.
+        Err(error) if known.is_some() && error.may_pass() => {}
+        found => drop(found?),
+    }
+    cluster.endpoint_for(name, tenant, branch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Arguments::command().debug_assert();
+        let arguments = Arguments::try_parse_from(["ironpage", "--tenant", "a", "branch", "list", "--json"]).unwrap();
+        assert_eq!(arguments.tenant, "a");
+        let arguments =
+            Arguments::try_parse_from(["ironpage", "branch", "create", "b", "--at", "0/15", "--tenant", "a"]).unwrap();
+        assert_eq!(arguments.tenant, "a");
+        let Verb::Import { tenant, .. } = Arguments::try_parse_from(["ironpage", "import", "d", "--tenant", "a"]).unwrap().verb
+        else {
+            panic!("no import")
+        };
+        assert_eq!(tenant, "a");
+        assert!(Arguments::try_parse_from(["ironpage", "import", "d"]).is_err());
     }
 }

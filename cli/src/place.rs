@@ -2,7 +2,7 @@
 
 use crate::api::Branch;
 use crate::client::Identity;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MAIN};
 use crate::error::Result;
 use ironpage_layout::TenantId;
 
@@ -15,7 +15,9 @@ pub struct Place {
 
 impl Place {
     pub fn find(cluster: &Cluster, tenant: &str, branch: &str) -> Result<Place> {
-        cluster.place(tenant, branch)
+        let api = cluster.api();
+        let id = if tenant == MAIN { cluster.settings.tenant } else { api.tenant(tenant)?.id };
+        Ok(Place { tenant: id, branch: api.branch(tenant, branch)? })
     }
 
     /// As daemons and the extension know the timeline.

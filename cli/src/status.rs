@@ -1,12 +1,15 @@
 //! `ironpage status`: what runs, and how far each branch has come. Works when nothing runs.
 
-use crate::cluster::Cluster;
+use crate::api::Branch;
+use crate::catalogue;
+use crate::cluster::{Cluster, branch_label};
 use crate::connstr;
 use crate::daemons::{self, State as DaemonState};
 use crate::endpoint::{self, paths::Paths, state::State as EndpointState};
-use crate::error::{Error, Result};
-use ironpage_layout::TimelineId;
+use crate::error::Result;
+use crate::output::{self, Format};
 use ironpage_layout::wire::admin::{StatusReply, TimelineStatus};
+use ironpage_layout::{Lsn, TimelineId};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 struct Status {
     processes: Vec<ProcessStatus>,
     branches: Vec<BranchStatus>,
+    /// Why the branches are not known. Not part of the contract.
+    #[serde(skip)]
+    remark: String,
 }
 
 #[derive(Serialize)]
@@ -43,10 +49,11 @@ struct ProcessStatus {
 #[derive(Serialize)]
 struct BranchStatus {
     name: String,
+    tenant: String,
     id: String,
     parent: Option<String>,
     parent_lsn: Option<String>,
-    // `0/0` and 0 if nobody can tell now.
+    // Of what it is now. `0/0` and 0 if nobody can tell now.
     last_record_lsn: String,
     commit_lsn: String,
     disk_consistent_lsn: String,
@@ -57,27 +64,22 @@ struct BranchStatus {
     remark: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    Table,
-    Json,
-}
-
 pub fn status(cluster: &Cluster, format: Format) -> Result<()> {
     let status = collect(cluster)?;
     match format {
-        Format::Json => {
-            let text =
-                serde_json::to_string(&status).map_err(|error| Error::Refused(format!("cannot print the status: {error}")))?;
-            println!("{text}");
-        }
-        Format::Table => print_tables(&status),
+        Format::Json => output::answer(format, &status, String::new)?,
+        Format::People => print_tables(&status),
     }
     Ok(())
 }
 
 fn collect(cluster: &Cluster) -> Result<Status> {
     let daemons = daemons::all(cluster);
+    let (known, remark) = match catalogue::branches(cluster) {
+        Ok(known) => (known, String::new()),
+        // What runs is worth telling all the same.
+        Err(error) => (Vec::new(), error.to_string()),
+    };
     // All at once: one that hangs does not add to the others.
     let states: Vec<Result<DaemonState>> = std::thread::scope(|scope| {
         let asked: Vec<_> = daemons.iter().map(|daemon| scope.spawn(|| daemon.state(ANSWER_TIMEOUT))).collect();
@@ -94,7 +96,7 @@ fn collect(cluster: &Cluster) -> Result<Status> {
             DaemonState::Starting(process) => (Some(process.pid), "starting", None),
             DaemonState::Running(process, reply) => (Some(process.pid), "running", Some(reply)),
         };
-        let counters = reply.as_ref().map(|reply| counters(cluster, reply)).unwrap_or_default();
+        let counters = reply.as_ref().map(|reply| counters(&known, reply)).unwrap_or_default();
         match daemon.kind {
             daemons::Kind::Safekeeper => safekeepers.extend(reply),
             daemons::Kind::Pageserver => pageserver = reply,
@@ -116,17 +118,19 @@ fn collect(cluster: &Cluster) -> Result<Status> {
     if let Some(safekeepers) = processes.get_mut(first_daemon + 1..) {
         safekeepers.reverse();
     }
-    let branches = branches(cluster, &safekeepers, pageserver.as_ref());
-    Ok(Status { processes, branches })
+    let branches = known.iter().map(|branch| branch_status(cluster, branch, &safekeepers, pageserver.as_ref())).collect();
+    Ok(Status { processes, branches, remark })
 }
 
-/// A daemon's own counters, and where its timelines stand in the form `flush_lsn:BRANCH`.
-fn counters(cluster: &Cluster, reply: &StatusReply) -> BTreeMap<String, u64> {
+/// A daemon's own counters, and where its timelines stand in the form `flush_lsn:BRANCH` (of other tenants
+/// `flush_lsn:TENANT/BRANCH`).
+fn counters(known: &[Branch], reply: &StatusReply) -> BTreeMap<String, u64> {
     let mut counters: BTreeMap<_, _> = reply.counters.iter().cloned().collect();
-    for branch in &cluster.settings.branches {
+    for branch in known {
         if let Some(timeline) = find(reply, branch.id) {
-            counters.insert(format!("flush_lsn:{}", branch.name), timeline.flush_lsn.0);
-            counters.insert(format!("term:{}", branch.name), timeline.term.0);
+            let label = branch_label(&branch.tenant, &branch.name);
+            counters.insert(format!("flush_lsn:{label}"), timeline.flush_lsn.0);
+            counters.insert(format!("term:{label}"), timeline.term.0);
         }
     }
     counters
@@ -161,25 +165,30 @@ fn find(reply: &StatusReply, id: TimelineId) -> Option<&TimelineStatus> {
     reply.timelines.iter().find(|timeline| timeline.timeline == id)
 }
 
-fn branches(cluster: &Cluster, safekeepers: &[StatusReply], pageserver: Option<&StatusReply>) -> Vec<BranchStatus> {
-    let branch = |branch: &crate::cluster::Branch| {
-        let pages = pageserver.and_then(|reply| find(reply, branch.id)).cloned().unwrap_or_default();
-        let kept = safekeepers.iter().filter_map(|reply| find(reply, branch.id));
-        let commit_lsn = kept.map(|timeline| timeline.commit_lsn).max().unwrap_or_default();
-        BranchStatus {
-            name: branch.name.clone(),
-            id: branch.id.to_string(),
-            parent: None,
-            parent_lsn: None,
-            last_record_lsn: pages.last_record_lsn.to_string(),
-            commit_lsn: commit_lsn.to_string(),
-            disk_consistent_lsn: pages.disk_consistent_lsn.to_string(),
-            logical_size: pages.logical_size,
-            endpoint: connstr::serving(cluster, &branch.name).map(|endpoint| endpoint.name.clone()),
-            remark: if pages.stopped.is_empty() { String::new() } else { format!("ingest stopped: {}", pages.stopped) },
-        }
-    };
-    cluster.settings.branches.iter().map(branch).collect()
+fn branch_status(
+    cluster: &Cluster,
+    branch: &Branch,
+    safekeepers: &[StatusReply],
+    pageserver: Option<&StatusReply>,
+) -> BranchStatus {
+    let pages = pageserver.and_then(|reply| find(reply, branch.id)).cloned().unwrap_or_default();
+    let kept = safekeepers.iter().filter_map(|reply| find(reply, branch.id));
+    // One that no safekeeper has yet ends where it began.
+    let committed = kept.map(|timeline| timeline.commit_lsn).max();
+    let commit_lsn = committed.unwrap_or(if branch.safekeepers.is_empty() { branch.start_lsn } else { Lsn::INVALID });
+    BranchStatus {
+        name: branch.name.clone(),
+        tenant: branch.tenant.clone(),
+        id: branch.id.to_string(),
+        parent: branch.parent.clone(),
+        parent_lsn: branch.parent_lsn.map(|lsn| lsn.to_string()),
+        last_record_lsn: pages.last_record_lsn.max(branch.last_record_lsn).to_string(),
+        commit_lsn: commit_lsn.to_string(),
+        disk_consistent_lsn: pages.disk_consistent_lsn.max(branch.disk_consistent_lsn).to_string(),
+        logical_size: if pages.logical_size > 0 { pages.logical_size } else { branch.logical_size },
+        endpoint: connstr::serving(cluster, &branch.tenant, &branch.name).map(|endpoint| endpoint.name.clone()),
+        remark: if pages.stopped.is_empty() { String::new() } else { format!("ingest stopped: {}", pages.stopped) },
+    }
 }
 
 fn print_tables(status: &Status) {
@@ -199,12 +208,20 @@ fn print_tables(status: &Status) {
         }
     }
     println!();
-    println!("{:<12} {:<32} {:<14} {:<14} {:<14} {:>14} ENDPOINT", "BRANCH", "ID", "COMMIT", "INGESTED", "ON DISK", "BYTES");
+    if !status.remark.is_empty() {
+        println!("the branches are not known: {}", status.remark);
+        return;
+    }
+    println!(
+        "{:<20} {:<32} {:<20} {:<14} {:<14} {:<14} {:>14} ENDPOINT",
+        "BRANCH", "ID", "PARENT", "COMMIT", "INGESTED", "ON DISK", "BYTES"
+    );
     for branch in &status.branches {
         println!(
-            "{:<12} {:<32} {:<14} {:<14} {:<14} {:>14} {}",
-            branch.name,
+            "{:<20} {:<32} {:<20} {:<14} {:<14} {:<14} {:>14} {}",
+            branch_label(&branch.tenant, &branch.name),
             branch.id,
+            branch.parent.as_deref().unwrap_or("-"),
             branch.commit_lsn,
             branch.last_record_lsn,
             branch.disk_consistent_lsn,
@@ -212,7 +229,7 @@ fn print_tables(status: &Status) {
             branch.endpoint.as_deref().unwrap_or("-")
         );
         if !branch.remark.is_empty() {
-            println!("{:<12} {}", "", branch.remark);
+            println!("{:<20} {}", "", branch.remark);
         }
     }
 }
@@ -236,6 +253,7 @@ mod tests {
         };
         let branch = BranchStatus {
             name: "main".into(),
+            tenant: "main".into(),
             id: "00".into(),
             parent: None,
             parent_lsn: None,
@@ -246,10 +264,12 @@ mod tests {
             endpoint: Some("main".into()),
             remark: String::new(),
         };
-        let text = serde_json::to_string(&Status { processes: vec![process], branches: vec![branch] }).unwrap();
+        let text =
+            serde_json::to_string(&Status { processes: vec![process], branches: vec![branch], remark: "not shown".into() })
+                .unwrap();
         let wanted = concat!(
             r#"{"processes":[{"kind":"postgres","name":"main","pid":1,"state":"running","listen":["127.0.0.1:5432"],"data_dir":"/d","log":"/l","counters":{"getpages":3}}],"#,
-            r#""branches":[{"name":"main","id":"00","parent":null,"parent_lsn":null,"last_record_lsn":"0/1","commit_lsn":"0/1","#,
+            r#""branches":[{"name":"main","tenant":"main","id":"00","parent":null,"parent_lsn":null,"last_record_lsn":"0/1","commit_lsn":"0/1","#,
             r#""disk_consistent_lsn":"0/0","logical_size":1,"endpoint":"main"}]}"#
         );
         assert_eq!(text, wanted);

@@ -1,17 +1,19 @@
 //! A database cluster as initdb makes it, kept for one server version, and its way into a new branch.
 
-use crate::client::Identity;
-use crate::cluster::{Branch, Cluster};
+use crate::client::{Identity, Peer};
+use crate::cluster::{Cluster, MAIN, random};
 use crate::error::{AtPath, Error, Result};
 use crate::files;
 use crate::import::{self, DataDirectory};
+use crate::moment;
 use crate::programs::{Programs, server_version};
 use crate::progress;
-use crate::safekeeper::{self, Start};
 use crate::user::Owner;
+use ironpage_layout::{TenantId, TimelineId};
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use zerocopy::little_endian::U64;
 
 /// An initdb'd directory that was shut down cleanly.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,25 +43,22 @@ impl Template {
         self.directory.system_id()
     }
 
-    /// Makes the branch from this template at all safekeepers and the pageserver. Safe to repeat.
-    pub fn create_branch(&self, cluster: &Cluster, branch: &Branch) -> Result<()> {
-        if branch.system_id != self.system_id() {
-            let why =
-                format!("branch '{}' was begun from another template (system identifier {})", branch.name, branch.system_id);
-            return Err(Error::Damaged { path: self.directory.dir.clone(), why });
-        }
-        let identity = Identity {
-            tenant: cluster.settings.tenant,
-            timeline: branch.id,
-            system_id: branch.system_id,
-            postgres_version: branch.postgres_version,
-        };
-        // It starts with its segment: there is no WAL before.
-        let start = Start { lsn: self.directory.start_lsn, prev_record_lsn: self.directory.prev_record_lsn };
-        for peer in cluster.safekeepers() {
-            safekeeper::create_timeline(&peer, identity, &branch.name, start, &[])?;
-        }
-        import::timeline(&cluster.pageserver(), identity, &branch.name, &self.directory).map(drop)
+    /// The template with a system identifier of its own, made as Postgres makes one (BootStrapXLOG, xlog.c): the time,
+    /// with something that tells apart what was made at once. Only pg_control holds it: none of the template's WAL is kept.
+    pub fn with_new_system_id(mut self) -> Result<Template> {
+        let mut low = [0; 4];
+        random(&mut low)?;
+        let seconds = u64::try_from(moment::now() / 1_000_000).unwrap_or_default();
+        self.directory.control.system_id = U64::new(seconds << 32 | u64::from(u32::from_le_bytes(low)));
+        Ok(self)
+    }
+
+    /// Makes branch main of a tenant at the pageserver, durably.
+    pub fn import_main(&self, pageserver: &Peer, tenant: TenantId) -> Result<()> {
+        let mut timeline = TimelineId::default();
+        random(&mut timeline.0)?;
+        let identity = Identity { tenant, timeline, system_id: self.system_id(), postgres_version: self.postgres_version };
+        import::timeline(pageserver, identity, MAIN, &self.directory).map(drop)
     }
 }
 

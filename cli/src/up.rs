@@ -1,7 +1,6 @@
 //! `ironpage up`: everything that is down is started, what is there is left alone.
 
-use crate::client::Peer;
-use crate::cluster::{Branch, Cluster, DEFAULT_PORT_BASE, LOCK_FILE, MAIN, random};
+use crate::cluster::{Cluster, DEFAULT_PORT_BASE, LOCK_FILE, MAIN};
 use crate::connstr;
 use crate::daemons::{self, Daemon};
 use crate::down;
@@ -13,8 +12,8 @@ use crate::programs::Programs;
 use crate::progress;
 use crate::sys::{Signals, Woken};
 use crate::template::Template;
+use crate::tenant;
 use crate::user::Owner;
-use ironpage_layout::TimelineId;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -62,7 +61,7 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
     DirBuilder::new().recursive(true).mode(0o755).create(dir).at("create directory", dir)?;
     let _lock = Cluster::lock(dir)?;
     let owner = Owner::of_postgres()?;
-    let mut cluster = match Cluster::open(dir) {
+    let cluster = match Cluster::open(dir) {
         Err(Error::NoCluster(_)) => create(dir, port_base.unwrap_or(DEFAULT_PORT_BASE), &owner).inspect_err(|_| {
             // Nothing was made but the lock: what is left of the attempt goes, unless the directory is somebody's.
             let _ = fs::remove_file(dir.join(LOCK_FILE)).and_then(|()| fs::remove_dir(dir));
@@ -79,14 +78,18 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
         ));
     }
     start_daemons(&cluster, programs, signals)?;
-    create_main(&mut cluster, programs, &owner)?;
-    if let Some(other) = connstr::serving(&cluster, MAIN).filter(|endpoint| endpoint.name != MAIN) {
+    create_main(&cluster, programs, &owner)?;
+    if let Some(other) = connstr::serving(&cluster, MAIN, MAIN).filter(|endpoint| endpoint.name != MAIN) {
         // A start of endpoint main would take the branch from it.
         progress::line(&format!("endpoint {} runs on branch main: left alone", other.name));
         println!("{}", connstr::of(&cluster, other));
         return Ok(cluster);
     }
-    let main = cluster.endpoint(MAIN)?.clone();
+    let Ok(main) = cluster.endpoint(MAIN).cloned() else {
+        // It went with its branch.
+        progress::line("there is no endpoint main any more: `ironpage endpoint start NAME --branch B` starts another");
+        return Ok(cluster);
+    };
     let was_up = State::read(&Paths::of(&cluster, &main))?.is_some_and(|state| state.is_up());
     let state = endpoint::start(&cluster, &main, programs, signals)?;
     let pid = state.postmaster.map(|postmaster| postmaster.pid).unwrap_or_default();
@@ -109,10 +112,13 @@ fn report(name: &str, what: &str, pid: i32, address: &str) {
 
 /// All ports that `up` needs are free: said before anything is made.
 fn check_ports(cluster: &Cluster) -> Result<()> {
-    let main = cluster.endpoint(MAIN)?;
-    port::check_free(cluster.endpoint_address(main).port(), "endpoint 'main'")?;
-    let daemons = cluster.safekeepers().into_iter().chain([cluster.pageserver()]);
-    daemons.into_iter().try_for_each(|peer: Peer| port::check_free(peer.address.port(), &peer.name))
+    if let Ok(main) = cluster.endpoint(MAIN) {
+        port::check_free(cluster.endpoint_address(main).port(), "endpoint 'main'")?;
+    }
+    for daemon in daemons::all(cluster) {
+        daemon.ports(cluster).into_iter().try_for_each(|port| port::check_free(port, daemon.name()))?;
+    }
+    Ok(())
 }
 
 /// The cluster on another range of ports, if asked for and nothing of it runs.
@@ -142,34 +148,29 @@ fn start_daemons(cluster: &Cluster, programs: &Programs, signals: &Signals) -> R
         }
     }
     for (daemon, process) in &started {
-        daemon.wait_ready(process, signals)?;
+        daemon.wait_ready(cluster, process, signals)?;
         report(daemon.name(), "started", process.pid, &daemon.peer.address.to_string());
     }
     Ok(())
 }
 
-/// Makes branch main from the template, at the first `up` or where an earlier one was cut short.
-fn create_main(cluster: &mut Cluster, programs: &Programs, owner: &Owner) -> Result<()> {
-    if cluster.branch(MAIN).is_ok_and(|branch| branch.created) {
+/// Makes tenant main with branch main from the template, at the first `up` or where an earlier one was cut short.
+fn create_main(cluster: &Cluster, programs: &Programs, owner: &Owner) -> Result<()> {
+    let api = cluster.api();
+    let tenant = match api.find_tenant(MAIN)? {
+        Some(tenant) if tenant.id == cluster.settings.tenant => tenant,
+        Some(tenant) => {
+            return Err(Error::Damaged {
+                path: cluster.dir.join("cluster.json"),
+                why: format!("tenant main is {} at the pageserver and {} in it", tenant.id, cluster.settings.tenant),
+            });
+        }
+        None => api.create_tenant(MAIN, Some(cluster.settings.tenant))?,
+    };
+    if tenant::is_complete(&tenant) {
         return Ok(());
     }
-    let template = Template::of(cluster, programs, owner)?;
-    if cluster.branch(MAIN).is_err() {
-        let mut id = TimelineId::default();
-        random(&mut id.0)?;
-        cluster.settings.branches.push(Branch {
-            name: MAIN.into(),
-            id,
-            system_id: template.system_id(),
-            postgres_version: template.postgres_version,
-            created: false,
-        });
-        cluster.save()?;
-    }
-    progress::line("branch main: importing the template");
-    template.create_branch(cluster, &cluster.branch(MAIN)?.clone())?;
-    cluster.settings.branches.iter_mut().filter(|branch| branch.name == MAIN).for_each(|branch| branch.created = true);
-    cluster.save()
+    tenant::complete(cluster, &tenant, Template::of(cluster, programs, owner)?)
 }
 
 /// Waits for Ctrl-C and stops the cluster; ends too if another command stopped it.

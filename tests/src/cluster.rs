@@ -32,7 +32,10 @@ pub struct Process {
 #[derive(Deserialize, Clone, Debug)]
 pub struct Branch {
     pub name: String,
+    pub tenant: String,
     pub id: String,
+    pub parent: Option<String>,
+    pub parent_lsn: Option<String>,
     pub last_record_lsn: String,
     pub commit_lsn: String,
     pub disk_consistent_lsn: String,
@@ -102,6 +105,21 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// As [`Cluster::must`] with `--json`: what was answered.
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let text = self.must(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{text}"))
+    }
+
+    /// As [`Cluster::ironpage`] for what must fail with this exit code; what it said.
+    pub fn must_fail(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.ironpage(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "ironpage {arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+
     /// A binary of the build under test: beside this test's own, or in `IRONPAGE_BIN`.
     pub fn program(name: &str) -> PathBuf {
         let own = std::env::current_exe().expect("the path of this test");
@@ -133,7 +151,7 @@ impl Cluster {
         status
             .branches
             .iter()
-            .find(|branch| branch.name == name)
+            .find(|branch| branch.tenant == "main" && branch.name == name)
             .unwrap_or_else(|| panic!("no branch {name} in {status:?}"))
             .clone()
     }
@@ -156,8 +174,7 @@ impl Cluster {
         command
     }
 
-    /// A client program pointed at an endpoint.
-    pub fn client(&self, program: &str, endpoint: &str) -> Command {
+    fn client(&self, program: &str, endpoint: &str) -> Command {
         let process = self.process("postgres", endpoint);
         let address = process.listen.first().unwrap_or_else(|| panic!("{process:?} listens nowhere"));
         let (host, port) = address.rsplit_once(':').unwrap_or_else(|| panic!("no port in {address}"));
@@ -172,7 +189,11 @@ impl Cluster {
     }
 
     pub fn try_sql_in(&self, database: &str, sql: &str) -> Result<String, String> {
-        let mut psql = self.client("psql", "main");
+        self.try_sql_on("main", database, sql)
+    }
+
+    pub fn try_sql_on(&self, endpoint: &str, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = self.client("psql", endpoint);
         let output = psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]).output().expect("running psql");
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
@@ -184,6 +205,12 @@ impl Cluster {
     /// As [`Cluster::try_sql`] for what must succeed.
     pub fn sql(&self, sql: &str) -> String {
         self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}\n{}", self.log_ends()))
+    }
+
+    /// As [`Cluster::sql`] on another endpoint.
+    pub fn sql_on(&self, endpoint: &str, sql: &str) -> String {
+        let outcome = self.try_sql_on(endpoint, "postgres", sql);
+        outcome.unwrap_or_else(|error| panic!("{sql} on {endpoint}: {error}\n{}", self.log_ends()))
     }
 
     /// An open psql on endpoint main.

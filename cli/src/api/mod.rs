@@ -83,8 +83,13 @@ impl Api {
         Api { peer, agent: config.into() }
     }
 
+    /// Whether it answers.
+    pub fn ping(&self) -> Result<()> {
+        self.tell(Method::Get, "/v1/status", None)
+    }
+
     pub fn tenants(&self) -> Result<Vec<Tenant>> {
-        self.ask(Method::Get, "/v1/tenants", None).map(Tenants::list)
+        self.ask(Method::Get, "/v1/tenants", None).map(|Tenants { tenants }| tenants)
     }
 
     /// By name, or by its id as 32 hexadecimal digits.
@@ -109,8 +114,11 @@ impl Api {
         self.tell(Method::Delete, &tenant_path(tenant), None)
     }
 
+    /// Those that are there: not what is being made or removed.
     pub fn branches(&self, tenant: &str) -> Result<Vec<Branch>> {
-        self.ask(Method::Get, &format!("{}/branches", tenant_path(tenant)), None).map(Branches::list)
+        let Branches { mut branches } = self.ask(Method::Get, &format!("{}/branches", tenant_path(tenant)), None)?;
+        branches.retain(|branch| branch.state == BranchState::Active);
+        Ok(branches)
     }
 
     /// By name, or by its id as 32 hexadecimal digits.
@@ -133,6 +141,7 @@ impl Api {
     }
 
     /// The branch goes away by itself so many seconds from now; never with `None`.
+    #[allow(dead_code, reason = "for read-only endpoints, which renew theirs")]
     pub fn set_ttl(&self, tenant: &str, branch: &str, seconds: Option<u64>) -> Result<Branch> {
         self.ask(Method::Patch, &branch_path(tenant, branch), Some(json!({ "ttl_seconds": seconds })))
     }

@@ -97,6 +97,16 @@ pub enum BranchState {
     Deleting,
 }
 
+impl fmt::Display for BranchState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            BranchState::Creating => "creating",
+            BranchState::Active => "active",
+            BranchState::Deleting => "deleting",
+        })
+    }
+}
+
 /// A moment in a branch's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub enum At {
@@ -200,31 +210,11 @@ pub struct FailureBody {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-pub enum Tenants {
-    Wrapped { tenants: Vec<Tenant> },
-    Plain(Vec<Tenant>),
+pub struct Tenants {
+    pub tenants: Vec<Tenant>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-pub enum Branches {
-    Wrapped { branches: Vec<Branch> },
-    Plain(Vec<Branch>),
-}
-
-impl Tenants {
-    pub fn list(self) -> Vec<Tenant> {
-        match self {
-            Tenants::Wrapped { tenants } | Tenants::Plain(tenants) => tenants,
-        }
-    }
-}
-
-impl Branches {
-    pub fn list(self) -> Vec<Branch> {
-        match self {
-            Branches::Wrapped { branches } | Branches::Plain(branches) => branches,
-        }
-    }
+pub struct Branches {
+    pub branches: Vec<Branch>,
 }

@@ -4,7 +4,7 @@
 //! and `ticket` (make the data directory) and `postgres` (runs it). The verbs here speak to it by signals and its
 //! state file.
 
-pub mod basebackup;
+mod basebackup;
 mod control;
 mod creation;
 mod launcher;
@@ -19,8 +19,11 @@ mod ticket;
 mod vigil;
 mod wal;
 
-use crate::cluster::{Cluster, Endpoint};
+pub use basebackup::DIRECTORIES;
+
+use crate::cluster::{Cluster, Endpoint, branch_label};
 use crate::error::{Error, Result, log_tail};
+use crate::files;
 use crate::port;
 use crate::process::{Process, spawn_detached};
 use crate::programs::Programs;
@@ -136,6 +139,18 @@ pub fn stop(cluster: &Cluster, endpoint: &Endpoint, how: Stop, patience: Duratio
     })
 }
 
+/// Whether anything of an endpoint runs.
+pub fn runs(cluster: &Cluster, endpoint: &Endpoint) -> bool {
+    let state = State::read(&Paths::of(cluster, endpoint)).ok().flatten();
+    state.is_some_and(|state| state.supervisor.is_alive() || state.postmaster.is_some_and(|postmaster| postmaster.is_alive()))
+}
+
+/// Removes what a stopped endpoint left behind, but its log.
+pub fn remove_files(cluster: &Cluster, endpoint: &Endpoint) -> Result<()> {
+    let paths = Paths::of(cluster, endpoint);
+    [&paths.dir, &paths.state, &paths.lock].into_iter().try_for_each(|path| files::remove_if_there(path))
+}
+
 /// What an endpoint is doing, in one word.
 pub fn phase_in_words(state: Option<&State>) -> &'static str {
     match state {
@@ -161,7 +176,7 @@ pub fn list(cluster: &Cluster) -> Result<()> {
         println!(
             "{:<16} {:<16} {:<10} {:<8} {:<22} {}",
             endpoint.name,
-            endpoint.branch,
+            branch_label(&endpoint.tenant, &endpoint.branch),
             phase_in_words(state.as_ref()),
             pid.unwrap_or_else(|| "-".into()),
             cluster.endpoint_address(endpoint),

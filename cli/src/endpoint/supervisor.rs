@@ -235,6 +235,8 @@ impl Supervisor {
     fn find_branch(&mut self) -> Result<Place> {
         let mut attempts = 0;
         loop {
+            // A rename of the branch is in the cluster's file.
+            self.endpoint = Cluster::open(&self.cluster.dir)?.endpoint(&self.endpoint.name)?.clone();
             match Place::find(&self.cluster, &self.endpoint.tenant, &self.endpoint.branch) {
                 Err(error) if error.may_pass() => self.wait_out(&error, &mut attempts)?,
                 Err(Error::Api { code: ApiCode::NotFound, .. }) => return Err(Error::BranchGone(self.endpoint.branch.clone())),

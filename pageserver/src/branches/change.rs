@@ -61,9 +61,6 @@ impl Branches {
                 Ok(())
             })
             .await?;
-        if let Ok(timeline) = self.timeline(&branch) {
-            timeline.wake_receiver();
-        }
         Ok(branch)
     }
 

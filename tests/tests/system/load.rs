@@ -13,18 +13,24 @@ fn small_cache(name: &str, paranoid: &str) -> Cluster {
 
 /// What TPC-B keeps equal, and what Postgres's own checkers say of heaps, indexes and visibility maps.
 fn check(cluster: &Cluster) {
+    check_on(cluster, "main");
+}
+
+/// The same on any endpoint, whose database has amcheck and pg_visibility.
+pub fn check_on(cluster: &Cluster, endpoint: &str) {
+    let sql = |sql: &str| cluster.sql_on(endpoint, sql);
     let sums = "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history) \
                 and (select sum(tbalance) from pgbench_tellers) = (select sum(delta) from pgbench_history) \
                 and (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history)";
-    assert_eq!(cluster.sql(sums), "t");
+    assert_eq!(sql(sums), "t");
     let indexes = "select count(bt_index_check(c.oid, true)) from pg_class c join pg_am a on a.oid = c.relam \
                    where a.amname = 'btree' and c.relkind = 'i' and c.relpersistence = 'p'";
-    assert_ne!(cluster.sql(indexes), "0");
+    assert_ne!(sql(indexes), "0");
     let heaps = "select count(*) from pg_class c, lateral verify_heapam(c.oid) where c.relkind in ('r', 't', 'm') and c.relpersistence = 'p'";
-    assert_eq!(cluster.sql(heaps), "0");
+    assert_eq!(sql(heaps), "0");
     let maps = "select count(*) from pg_class c, lateral pg_check_visible(c.oid) where c.relkind in ('r', 't', 'm') and c.relpersistence = 'p'";
-    assert_eq!(cluster.sql(maps), "0");
-    assert_eq!(cluster.sql(&maps.replace("pg_check_visible", "pg_check_frozen")), "0");
+    assert_eq!(sql(maps), "0");
+    assert_eq!(sql(&maps.replace("pg_check_visible", "pg_check_frozen")), "0");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bad_input;
+mod branches;
 mod cache;
 mod commits;
 mod crash;
@@ -13,7 +14,6 @@ mod durability;
 mod failure_cases;
 mod fencing;
 mod first_steps;
-mod import_export;
 mod load;
 mod planted;
 mod quorum;
