@@ -14,6 +14,7 @@ mod doctor;
 mod down;
 mod endpoint;
 mod error;
+mod export;
 mod files;
 mod history;
 mod import;
@@ -100,6 +101,15 @@ enum Verb {
         /// Where a base backup is copied to and recovered [default: beside the endpoints' data directories]
         #[arg(long, value_name = "DIR")]
         scratch: Option<PathBuf>,
+    },
+    /// Write a branch as a data directory that a stock Postgres 15 starts with
+    Export {
+        branch: String,
+        /// A directory that is new or empty; tablespaces go to OUT_tablespaces
+        out: PathBuf,
+        /// A moment in its history [default: its head]
+        #[arg(long, value_name = "LSN|TIMESTAMP", value_parser = moment::parse_at)]
+        at: Option<api::At>,
     },
     /// Make, list, rename, rewind, compare and delete branches
     Branch {
@@ -198,6 +208,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Doctor => return Ok(doctor::doctor(dir)?),
         Verb::Import { source, tenant, branch, scratch } => {
             import::import(&Cluster::open(dir)?, import::Request { source, tenant, branch, scratch: scratch.as_deref() })?;
+        }
+        Verb::Export { branch, out, at } => {
+            export::export(&Cluster::open(dir)?, export::Request { tenant, branch, at: *at, out })?;
         }
         Verb::Endpoint { verb } => endpoint(dir, tenant, verb)?,
         Verb::Branch { verb } => return Ok(branch::run(dir, tenant, verb)?),

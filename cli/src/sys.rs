@@ -204,6 +204,13 @@ pub fn free_space(path: &std::path::Path) -> io::Result<u64> {
     }
 }
 
+/// Makes all that was written to the file system of `path` durable: one call for a tree of any size.
+pub fn sync_file_system(path: &std::path::Path) -> io::Result<()> {
+    let dir = File::open(path)?;
+    // SAFETY: the descriptor is open for the length of the call.
+    if unsafe { libc::syncfs(dir.as_raw_fd()) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Soft limit of locked memory in bytes; `None` if unlimited.
 pub fn memlock_limit() -> io::Result<Option<u64>> {
     // SAFETY: the buffer is ours.

@@ -62,6 +62,12 @@ fn timestamp(now: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// `now` in UTC as `20261122T110000`, for names.
+pub fn utc_compact(now: SystemTime) -> String {
+    let text = timestamp(now);
+    text.chars().take_while(|c| *c != '.').filter(|c| !matches!(c, '-' | ':')).collect()
+}
+
 /// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. Counts in years that start in
 /// March, so that the leap day is a year's last.
 fn date_of(days: u64) -> (u64, u64, u64) {
@@ -119,6 +125,7 @@ mod tests {
     fn a_line_is_one_line_with_a_utc_time() {
         let at = |s: u64, ms: u64| UNIX_EPOCH + Duration::from_millis(s * 1000 + ms);
         assert_eq!(line(at(1_795_345_200, 123), Level::Info, "a\nb\n"), "2026-11-22T11:00:00.123Z INFO a | b\n");
+        assert_eq!(utc_compact(at(1_795_345_200, 123)), "20261122T110000");
         assert_eq!(timestamp(at(0, 0)), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(at(951_782_399, 999)), "2000-02-28T23:59:59.999Z");
         assert_eq!(timestamp(at(951_782_400, 0)), "2000-02-29T00:00:00.000Z");

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod branches;
 pub mod daemon;
+pub mod fault;
 pub mod ingest;
 pub mod layers;
 pub mod memory;

@@ -174,7 +174,8 @@ impl Cluster {
         command
     }
 
-    fn client(&self, program: &str, endpoint: &str) -> Command {
+    /// A client program pointed at an endpoint.
+    pub fn client(&self, program: &str, endpoint: &str) -> Command {
         let process = self.process("postgres", endpoint);
         let address = process.listen.first().unwrap_or_else(|| panic!("{process:?} listens nowhere"));
         let (host, port) = address.rsplit_once(':').unwrap_or_else(|| panic!("no port in {address}"));

@@ -7,8 +7,10 @@
 
 mod cluster;
 mod session;
+pub mod stock;
 mod wait;
 
 pub use cluster::{Branch, Cluster, Process, Status, alive, signal};
 pub use session::{Outcome, Session};
+pub use stock::Stock;
 pub use wait::{eventually, wait_until};

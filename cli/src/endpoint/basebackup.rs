@@ -7,10 +7,10 @@ use crate::user::Owner;
 use ironpage_layout::key::SLRU_PAGES_PER_SEGMENT;
 use ironpage_layout::rel::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PAGE_SIZE, SEGMENT_BLOCKS, TABLESPACE_VERSION_DIRECTORY};
 use ironpage_layout::wire::Kind;
-use ironpage_layout::wire::basebackup::{BaseBackup, BaseBackupEnd, Item};
+use ironpage_layout::wire::basebackup::{ALL_PAGES, BaseBackup, BaseBackupEnd, Item};
 use ironpage_layout::wire::hello::Role;
 use ironpage_layout::{BlockNumber, Fork, Lsn, Oid, RelTag, Term};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -34,8 +34,18 @@ pub struct Received {
 
 /// Fetches the state at `lsn` into `data_dir`. From here on the pageserver refuses reads of lower terms.
 pub fn fetch(peer: &Peer, identity: Identity, term: Term, lsn: Lsn, data_dir: &DataDir) -> Result<Received> {
+    receive(peer, identity, term, lsn, 0, data_dir)
+}
+
+/// The same with the pages of all relations: a directory that needs no pageserver. Tablespaces that are links in `data_dir`
+/// already are followed.
+pub fn fetch_all_pages(peer: &Peer, identity: Identity, lsn: Lsn, data_dir: &DataDir) -> Result<Received> {
+    receive(peer, identity, Term(0), lsn, ALL_PAGES, data_dir)
+}
+
+fn receive(peer: &Peer, identity: Identity, term: Term, lsn: Lsn, flags: u32, data_dir: &DataDir) -> Result<Received> {
     let mut client = Client::connect(peer, Role::Admin, identity, SILENCE_MAX)?;
-    let request = BaseBackup { lsn: U64::new(lsn.0), wait_ms_max: U32::new(WAIT_MS_MAX), flags: U32::ZERO };
+    let request = BaseBackup { lsn: U64::new(lsn.0), wait_ms_max: U32::new(WAIT_MS_MAX), flags: U32::new(flags) };
     client.send(Kind::BaseBackup, 1, term, |out| request.encode(out))?;
     let mut files = Files::new(&data_dir.path, &data_dir.owner);
     let (mut control, mut items) = (None, 0u64);
@@ -70,8 +80,9 @@ struct Files<'a> {
     root: &'a Path,
     owner: &'a Owner,
     directories: BTreeSet<PathBuf>,
-    /// SLRU segments and init forks, to which pages come in pieces.
-    paged: HashMap<PathBuf, File>,
+    /// Files to which pages come in pieces, and the one that is open: nearly always the next page is its too.
+    paged: HashSet<PathBuf>,
+    open: Option<(PathBuf, File)>,
     /// Unlogged relations: their main forks start as copies of their init forks.
     unlogged: BTreeSet<(Oid, Oid, Oid)>,
     /// Forks of relations that may turn out to be unlogged: sizes wait for the end.
@@ -80,8 +91,8 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn new(root: &'a Path, owner: &'a Owner) -> Files<'a> {
-        let (directories, paged, unlogged) = (BTreeSet::new(), HashMap::new(), BTreeSet::new());
-        Files { root, owner, directories, paged, unlogged, sizes: Vec::new() }
+        let (directories, paged, unlogged) = (BTreeSet::new(), HashSet::new(), BTreeSet::new());
+        Files { root, owner, directories, paged, open: None, unlogged, sizes: Vec::new() }
     }
 
     fn write(&mut self, item: &Item<'_>) -> Result<()> {
@@ -105,11 +116,16 @@ impl<'a> Files<'a> {
                 self.sizes.push((rel, fork, blocks));
                 Ok(())
             }
+            // What an unlogged relation had is gone with its server; sizes, and with them init forks, come before pages.
+            Item::RelPages { rel, fork, .. } if fork != Fork::Init && self.is_unlogged(rel) => Ok(()),
             Item::RelPages { rel, fork, block, pages } => {
                 for (index, page) in pages.chunks_exact(PAGE_SIZE).enumerate() {
                     let block = block.0.checked_add(index as u32).map(BlockNumber).ok_or_else(|| too_large(rel))?;
-                    let path = self.relation_path(rel, fork, block.0 / SEGMENT_BLOCKS)?;
-                    self.page(path, block.0 % SEGMENT_BLOCKS, page)?;
+                    // Files begin sparse and stay so.
+                    if page.iter().any(|byte| *byte != 0) {
+                        let path = self.relation_path(rel, fork, block.0 / SEGMENT_BLOCKS)?;
+                        self.page(path, block.0 % SEGMENT_BLOCKS, page)?;
+                    }
                 }
                 Ok(())
             }
@@ -130,16 +146,15 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Makes the relation files: of their size, and without blocks but for those of unlogged relations.
+    /// Makes the relation files: of their size, with the blocks that came, and those of unlogged relations as after a crash.
     fn finish(mut self) -> Result<()> {
         for (rel, fork, blocks) in std::mem::take(&mut self.sizes) {
-            let unlogged = self.unlogged.contains(&(rel.tablespace, rel.database, rel.relation));
             match fork {
                 Fork::Init => {
                     self.sized(rel, Fork::Init, blocks)?;
                     self.copy_init(rel, blocks)?;
                 }
-                _ if unlogged => {}
+                _ if self.is_unlogged(rel) => {}
                 _ => self.sized(rel, fork, blocks)?,
             }
         }
@@ -151,9 +166,9 @@ impl<'a> Files<'a> {
         for segment in 0..segments {
             let here = (blocks - segment * SEGMENT_BLOCKS).min(SEGMENT_BLOCKS);
             let path = self.relation_path(rel, fork, segment)?;
-            let file = match self.paged.remove(&path) {
-                Some(file) => file,
-                None => self.owner.create_file(&path)?,
+            let file = match self.paged.contains(&path) {
+                true => File::options().write(true).open(&path).at("open", &path)?,
+                false => self.owner.create_file(&path)?,
             };
             file.set_len(u64::from(here) * PAGE_SIZE as u64).at("set the size of", &path)?;
         }
@@ -173,12 +188,21 @@ impl<'a> Files<'a> {
     }
 
     fn page(&mut self, path: PathBuf, index: u32, page: &[u8]) -> Result<()> {
-        if !self.paged.contains_key(&path) {
-            let file = self.owner.create_file(&path)?;
-            self.paged.insert(path.clone(), file);
-        }
-        let written = self.paged[&path].write_all_at(page, u64::from(index) * PAGE_SIZE as u64);
-        written.at("write", &path)
+        let file = match self.open.take() {
+            Some((open, file)) if open == path => file,
+            _ if self.paged.contains(&path) => File::options().write(true).open(&path).at("open", &path)?,
+            _ => {
+                self.paged.insert(path.clone());
+                self.owner.create_file(&path)?
+            }
+        };
+        file.write_all_at(page, u64::from(index) * PAGE_SIZE as u64).at("write", &path)?;
+        self.open = Some((path, file));
+        Ok(())
+    }
+
+    fn is_unlogged(&self, rel: RelTag) -> bool {
+        self.unlogged.contains(&(rel.tablespace, rel.database, rel.relation))
     }
 
     fn file(&self, path: &Path, bytes: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@
 //! and `ticket` (make the data directory) and `postgres` (runs it). The verbs here speak to it by signals and its
 //! state file.
 
-mod basebackup;
+pub mod basebackup;
 mod control;
 mod creation;
 mod launcher;
@@ -18,8 +18,6 @@ pub mod supervisor;
 mod ticket;
 mod vigil;
 mod wal;
-
-pub use basebackup::DIRECTORIES;
 
 use crate::cluster::{Cluster, Endpoint, branch_label};
 use crate::error::{Error, Result, log_tail};

@@ -121,7 +121,7 @@ impl Scratch {
 
     /// Empty directories that a tar may have left out.
     fn make_missing_directories(&self) -> Result<()> {
-        for directory in crate::endpoint::DIRECTORIES {
+        for directory in crate::endpoint::basebackup::DIRECTORIES {
             self.owner.create_dir(&self.data().join(directory))?;
         }
         Ok(())

@@ -19,7 +19,7 @@ pub struct Request {
 pub struct Response {
     /// 200 to 599.
     pub status: u16,
-    /// All are JSON.
+    /// JSON, or nothing.
     pub body: Vec<u8>,
     /// The header `Allow`, which says what to do about a 405.
     pub allow: Option<String>,

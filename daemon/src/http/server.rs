@@ -227,10 +227,13 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, Response> {
 }
 
 fn encode(response: Response) -> hyper::Response<Whole> {
-    let mut encoded = hyper::Response::new(Whole(Some(response.body.into())));
+    let has_body = !response.body.is_empty();
+    let mut encoded = hyper::Response::new(Whole(has_body.then(|| response.body.into())));
     *encoded.status_mut() = hyper::StatusCode::from_u16(response.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = encoded.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(allow) = response.allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
         headers.insert(ALLOW, allow);

@@ -2,6 +2,7 @@
 
 mod branches;
 mod error;
+mod history;
 mod input;
 mod route;
 mod tenants;
@@ -9,6 +10,7 @@ mod types;
 
 pub use route::{ROUTES, Route};
 
+use crate::branches::{Children, Deletion};
 use crate::service::Service;
 use error::ApiError;
 use ironpage_daemon::http::{Handler, Request, Response};
@@ -64,9 +66,16 @@ impl Call<'_> {
             Endpoint::Tenants => self.tenants(),
             Endpoint::CreateTenant => self.create_tenant().await,
             Endpoint::Tenant => self.tenant(),
+            Endpoint::DeleteTenant => self.delete_tenant().await,
             Endpoint::Branches => self.branches(),
+            Endpoint::CreateBranch => self.create_branch().await,
             Endpoint::Branch => self.branch(),
             Endpoint::PatchBranch => self.patch_branch().await,
+            Endpoint::DeleteBranch => self.delete_branch().await,
+            Endpoint::ResetBranch => self.reset_branch().await,
+            Endpoint::RestoreBranch => self.restore_branch().await,
+            Endpoint::LsnOfTime => self.lsn_of_time().await,
+            Endpoint::TimeOfLsn => self.time_of_lsn().await,
             Endpoint::AddSafekeepers => self.add_safekeepers().await,
         }
     }
@@ -85,8 +94,23 @@ impl Call<'_> {
         Ok(Response::json(200, &status))
     }
 
+    /// The parameter of deletions: what happens to children.
+    fn children(&self) -> Result<Children, ApiError> {
+        self.query.only(&["recursive"])?;
+        Ok(Children::of(self.query.flag("recursive")?))
+    }
+
     /// The name at that place of the path. The routes have as many as their endpoints ask for.
     fn name(&self, index: usize) -> &str {
         self.names.get(index).map_or("", String::as_str)
     }
+}
+
+/// 204, or 202 if files are still to go.
+fn deleted(deletion: Deletion) -> Response {
+    let status = match deletion {
+        Deletion::Done => 204,
+        Deletion::GoesOn => 202,
+    };
+    Response { status, body: Vec::new(), allow: None }
 }

@@ -11,10 +11,17 @@ pub enum Endpoint {
     Tenants,
     CreateTenant,
     Tenant,
+    DeleteTenant,
     Branches,
+    CreateBranch,
     Branch,
     PatchBranch,
+    DeleteBranch,
+    ResetBranch,
+    RestoreBranch,
     AddSafekeepers,
+    LsnOfTime,
+    TimeOfLsn,
 }
 
 /// A path with its method; parts in braces are parameters.
@@ -36,10 +43,17 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/tenants", Endpoint::Tenants),
     route(Method::POST, "/v1/tenants", Endpoint::CreateTenant),
     route(Method::GET, "/v1/tenants/{tenant}", Endpoint::Tenant),
+    route(Method::DELETE, "/v1/tenants/{tenant}", Endpoint::DeleteTenant),
     route(Method::GET, "/v1/tenants/{tenant}/branches", Endpoint::Branches),
+    route(Method::POST, "/v1/tenants/{tenant}/branches", Endpoint::CreateBranch),
     route(Method::GET, "/v1/tenants/{tenant}/branches/{branch}", Endpoint::Branch),
     route(Method::PATCH, "/v1/tenants/{tenant}/branches/{branch}", Endpoint::PatchBranch),
+    route(Method::DELETE, "/v1/tenants/{tenant}/branches/{branch}", Endpoint::DeleteBranch),
+    route(Method::POST, "/v1/tenants/{tenant}/branches/{branch}/reset", Endpoint::ResetBranch),
+    route(Method::POST, "/v1/tenants/{tenant}/branches/{branch}/restore", Endpoint::RestoreBranch),
     route(Method::PUT, "/v1/tenants/{tenant}/branches/{branch}/safekeepers", Endpoint::AddSafekeepers),
+    route(Method::GET, "/v1/tenants/{tenant}/branches/{branch}/lsn", Endpoint::LsnOfTime),
+    route(Method::GET, "/v1/tenants/{tenant}/branches/{branch}/timestamp", Endpoint::TimeOfLsn),
 ];
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use super::types::{NewTenant, Tenant, Tenants};
-use super::{Call, input};
+use super::{Call, deleted, input};
 use ironpage_daemon::http::Response;
 
 impl Call<'_> {
@@ -28,5 +28,10 @@ impl Call<'_> {
         let branches = self.service.branches();
         let tenant = branches.tenant(self.name(0))?;
         Ok(Response::json(200, &Tenant::of(&tenant, &branches.state())))
+    }
+
+    pub(super) async fn delete_tenant(&self) -> Result<Response, ApiError> {
+        let children = self.children()?;
+        Ok(deleted(self.service.branches().delete_tenant(self.name(0), children).await?))
     }
 }

@@ -140,3 +140,64 @@ pub struct PatchBranch {
 pub struct AddSafekeepers {
     pub members: Vec<u64>,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBranch {
+    pub name: String,
+    pub from: String,
+    pub at_lsn: Option<String>,
+    pub at_timestamp_us: Option<i64>,
+    pub ttl_seconds: Option<u64>,
+    pub kind: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct BranchCreated {
+    pub branch: Branch,
+    /// What was asked for, if that was an LSN.
+    pub requested_lsn: Option<String>,
+    pub lsn: String,
+    /// Whether `requested_lsn` was no record's end, and `lsn` is the one before it.
+    pub rounded: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct ResetBranch {
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+#[derive(Serialize)]
+pub struct BranchReset {
+    pub branch: Branch,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreBranch {
+    pub at_lsn: Option<String>,
+    pub at_timestamp_us: Option<i64>,
+}
+
+#[derive(Serialize)]
+pub struct BranchRestored {
+    pub branch: Branch,
+    pub backup: Branch,
+    pub requested_lsn: Option<String>,
+    pub lsn: String,
+    pub rounded: bool,
+}
+
+#[derive(Serialize)]
+pub struct LsnOfTime {
+    pub lsn: String,
+    pub last_commit_timestamp_us: Option<i64>,
+}
+
+#[derive(Serialize)]
+pub struct TimeOfLsn {
+    pub timestamp_us: i64,
+    pub lsn: String,
+}

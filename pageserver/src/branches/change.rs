@@ -61,6 +61,9 @@ impl Branches {
                 Ok(())
             })
             .await?;
+        if let Ok(timeline) = self.timeline(&branch) {
+            timeline.wake_receiver();
+        }
         Ok(branch)
     }
 

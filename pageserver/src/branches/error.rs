@@ -1,8 +1,10 @@
 //! Why a request about tenants or branches is refused.
 
-use crate::metadata::{BranchRecord, BranchState, Invalid, MetadataError};
+use crate::metadata::{BranchRecord, BranchState, Invalid, MetadataError, TenantRecord};
 use crate::timeline::{HeadError, TimelineError};
+use ironpage_layout::Lsn;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// What kind of refusal it is; each is a code of the API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +39,10 @@ pub enum BranchError {
     Exists { tenant: String, name: String },
     #[error("{what} has children, which read it: {children}; delete them first, or ask for recursive=true")]
     HasChildren { what: String, children: String },
+    #[error("no commit at or before {lsn} is known on branch '{name}', whose history begins at {start}")]
+    NoCommit { name: String, lsn: Lsn, start: Lsn },
+    #[error("tenant '{name}' has branches: {branches}; delete them first, or ask for recursive=true")]
+    HasBranches { name: String, branches: String },
     #[error("{why}")]
     BadRequest { why: String },
     #[error("{why}")]
@@ -56,6 +62,14 @@ impl From<Invalid> for BranchError {
 impl BranchError {
     pub(super) fn not_active(branch: &BranchRecord) -> BranchError {
         BranchError::NotActive { name: branch.name.clone(), state: branch.state }
+    }
+
+    pub(super) fn has_children(branch: &BranchRecord, children: &[Rc<BranchRecord>]) -> BranchError {
+        BranchError::HasChildren { what: format!("branch '{}'", branch.name), children: names(children) }
+    }
+
+    pub(super) fn tenant_has_branches(tenant: &TenantRecord, branches: &[Rc<BranchRecord>]) -> BranchError {
+        BranchError::HasBranches { name: tenant.name.clone(), branches: names(branches) }
     }
 
     pub fn refusal(&self) -> Refusal {
@@ -83,7 +97,8 @@ impl BranchError {
             },
             BranchError::NoTenant { .. } | BranchError::NoBranch { .. } => Refusal::NotFound,
             BranchError::Exists { .. } => Refusal::Exists,
-            BranchError::HasChildren { .. } => Refusal::HasChildren,
+            BranchError::HasChildren { .. } | BranchError::HasBranches { .. } => Refusal::HasChildren,
+            BranchError::NoCommit { .. } => Refusal::OutOfRange,
             BranchError::BadRequest { .. } => Refusal::BadRequest,
             BranchError::NotActive { state: BranchState::Deleting, .. } | BranchError::Conflict { .. } => Refusal::Conflict,
             BranchError::NotActive { .. } => Refusal::Unavailable,
@@ -96,5 +111,16 @@ fn condition(state: BranchState) -> &'static str {
         BranchState::Creating => "still being made; try again",
         BranchState::Active => "not open; try again",
         BranchState::Deleting => "being deleted",
+    }
+}
+
+/// Names of branches that a refusal lists.
+const LISTED_MAX: usize = 20;
+
+fn names(branches: &[Rc<BranchRecord>]) -> String {
+    let names = branches.iter().take(LISTED_MAX).map(|branch| format!("'{}'", branch.name)).collect::<Vec<_>>().join(", ");
+    match branches.len().checked_sub(LISTED_MAX) {
+        None | Some(0) => names,
+        Some(more) => format!("{names} and {more} more"),
     }
 }

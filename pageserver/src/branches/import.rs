@@ -1,6 +1,7 @@
 //! Root branches, which come from outside.
 
 use super::{BranchError, Branches, now_us};
+use crate::fault;
 use crate::metadata::{BranchKind, BranchRecord, BranchState, Record, State, TenantRecord, TenantState};
 use crate::timeline::Timeline;
 use ironpage_daemon::warn;
@@ -63,7 +64,9 @@ impl Branches {
             records.push(Record::Branch(branch.clone()));
             Ok((records, Admission::Begin(Box::new(branch))))
         };
-        self.shared.journal.change(make).await.map(|(_, admission)| admission)
+        let (_, admission) = self.shared.journal.change(make).await?;
+        fault::point("import-journalled");
+        Ok(admission)
     }
 
     /// All of the timeline is on disk: it is a branch from now on. `readable_lsn` is what the end of the import said.
@@ -73,9 +76,11 @@ impl Branches {
         timeline: Rc<Timeline>,
         readable_lsn: Lsn,
     ) -> Result<(), BranchError> {
+        fault::point("import-made");
         let readable_lsn = branch.readable_lsn.max(readable_lsn).max(timeline.record().readable_lsn);
         let active = BranchRecord { state: BranchState::Active, readable_lsn, ..branch };
         self.shared.journal.commit(&[Record::Branch(active)]).await?;
+        fault::point("import-active");
         self.start_receiver(timeline);
         Ok(())
     }

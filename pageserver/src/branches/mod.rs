@@ -5,22 +5,35 @@
 //! at the next start, which removes what nobody was told of and ends what was begun to be deleted.
 
 mod change;
+mod create;
+mod delete;
 mod error;
+mod expiry;
+mod history;
 mod import;
+mod replace;
+mod safekeepers;
 mod tenants;
 
 pub use change::{Change, Expiry};
+pub use create::{CreateBranch, Created};
+pub use delete::Deletion;
 pub use error::{BranchError, Refusal};
+pub use history::to_postgres_us;
 pub use import::{Admission, ImportRequest};
+pub use replace::{Children, Restored};
 
-use crate::metadata::{BranchRecord, BranchState, Journal, MetadataError, Record, State, TenantRecord};
+use crate::metadata::{BranchKind, BranchRecord, BranchState, Journal, MetadataError, Record, State, TenantRecord};
 use crate::receiver;
 use crate::timeline::{Known, Timeline, Timelines, TimelinesConfig};
 use crate::worker::Worker;
 use ironpage_daemon::cli::Address;
 use ironpage_daemon::warn;
+use ironpage_io::sync::Notify;
 use ironpage_io::time::wall_clock;
 use ironpage_layout::{TenantId, TimelineId};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
@@ -35,6 +48,11 @@ struct Shared {
     journal: Journal,
     timelines: Timelines,
     safekeepers: Vec<Address>,
+    dir: PathBuf,
+    /// Branches whose removal is under way.
+    removing: RefCell<BTreeSet<(TenantId, TimelineId)>>,
+    /// A branch or tenant is gone.
+    removed: Notify,
 }
 
 impl Branches {
@@ -54,7 +72,9 @@ impl Branches {
                 return Err(BranchError::Missing { name: branch.name.clone(), path });
             }
         }
-        let branches = Branches { shared: Rc::new(Shared { journal, timelines, safekeepers }) };
+        let (removing, removed) = (RefCell::default(), Notify::new());
+        let shared = Shared { journal, timelines, safekeepers, dir, removing, removed };
+        let branches = Branches { shared: Rc::new(shared) };
         branches.roll_back(&state).await?;
         Ok(branches)
     }
@@ -70,14 +90,22 @@ impl Branches {
         Ok(())
     }
 
-    /// Feeds the branches.
+    /// Feeds the branches, goes on with deletions, and lets branches expire.
     pub fn start(&self) {
         for timeline in self.shared.timelines.all() {
             self.start_receiver(timeline);
         }
+        self.remove_deleting();
+        drop(ironpage_io::spawn(self.clone().expire()));
     }
 
     fn start_receiver(&self, timeline: Rc<Timeline>) {
+        let state = self.state();
+        let record = state.branch(timeline.tenant(), timeline.id());
+        // A snapshot stands still.
+        if record.is_some_and(|record| record.kind == BranchKind::Snapshot) {
+            return;
+        }
         drop(ironpage_io::spawn(receiver::run(timeline, self.shared.safekeepers.clone())));
     }
 

@@ -1,6 +1,7 @@
 //! The journal on disk: one file, appended to and flushed with every change, written anew when it is long.
 
 use super::{MetadataError, Record, State};
+use crate::fault;
 use ironpage_daemon::{info, warn};
 use ironpage_io::fs::{self, File, Options};
 use ironpage_io::sync::Notify;
@@ -167,6 +168,7 @@ impl Journal {
             sequence += 1;
         }
         fs::write_atomic(&self.path, &bytes).await?;
+        fault::point("metadata-rewritten");
         *self.file.borrow_mut() = open_file(&self.path).await?;
         info!("{}: written anew, {} bytes instead of {}", self.path.display(), bytes.len(), self.end.get());
         self.end.set(bytes.len() as u64);

@@ -14,6 +14,7 @@ mod durability;
 mod failure_cases;
 mod fencing;
 mod first_steps;
+mod import_export;
 mod load;
 mod planted;
 mod quorum;
