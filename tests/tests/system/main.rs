@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod branches;
+mod branch_starts;
 mod cache;
 mod commits;
 mod crash;
