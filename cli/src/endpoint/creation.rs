@@ -126,7 +126,7 @@ fn give(
     };
     let start = Start { lsn: branch.start_lsn, prev_record_lsn: branch.prev_record_lsn };
     each(candidates, trouble, |(id, client)| {
-        safekeeper::create_timeline_on(client, place.identity(), &branch.name, start, &wal)?;
+        safekeeper::create_timeline(client, place.identity(), &branch.name, start, &wal)?;
         Ok(id)
     })
 }

@@ -78,7 +78,8 @@ fn records(cluster: &Cluster, endpoint: &str, from: u64) -> Vec<u64> {
     let until = cluster.sql_on(endpoint, "select pg_current_wal_flush_lsn()");
     let wal = cluster.process("postgres", endpoint).data_dir.join("pg_wal");
     let mut waldump = Command::new(Path::new("/usr/lib/postgresql/15/bin/pg_waldump"));
-    let output = waldump.arg("-p").arg(&wal).args(["-s", &segment_start(from), "-e", &until]).output().expect("running pg_waldump");
+    let output =
+        waldump.arg("-p").arg(&wal).args(["-s", &segment_start(from), "-e", &until]).output().expect("running pg_waldump");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "pg_waldump of {} up to {until}: {said}", wal.display());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -5,8 +5,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bad_input;
-mod branches;
 mod branch_starts;
+mod branches;
 mod cache;
 mod commits;
 mod crash;
