@@ -29,8 +29,9 @@ pub fn apply_delta(page: &mut [u8; PAGE_SIZE], key: Key, value: &Value<'_>, lsn:
         Value::ZeroPage => page.fill(0),
         Value::VmSet { heap_block, flags } if is_map && is_on_map(key, *heap_block) => {
             begin_map(page);
-            // visibilitymap_set; only it moves the page's LSN.
-            if visibility::get(page, *heap_block) != *flags {
+            // visibilitymap_set; only it moves the page's LSN. heap_xlog_visible leaves a page alone that is newer already:
+            // one of a base backup.
+            if visibility::get(page, *heap_block) != *flags && page::lsn(page) < lsn {
                 visibility::set(page, *heap_block, *flags);
                 page::set_lsn(page, lsn);
             }
@@ -106,6 +107,8 @@ mod tests {
         apply_delta(&mut page, key, &Value::VmSet { heap_block: 9, flags: 3 }, Lsn(0x98)).unwrap();
         apply_delta(&mut page, key, &Value::VmClear { heap_block: 9, flags: 2 }, Lsn(0xA0)).unwrap();
         assert_eq!((page::lsn(&page), page[26]), (Lsn(0x98), 0x04));
+        apply_delta(&mut page, key, &Value::VmSet { heap_block: 9, flags: 3 }, Lsn(0x98)).unwrap();
+        assert_eq!(page[26], 0x04, "the page has had this already");
         apply_delta(&mut page, key, &Value::VmTruncate { heap_blocks: 9 }, Lsn(0xB0)).unwrap();
         assert_eq!((page::lsn(&page), page[24], page[26]), (Lsn(0x98), 0x40, 0));
         assert!(apply_delta(&mut page, key, &Value::VmClear { heap_block: 32672, flags: 2 }, Lsn(0xA0)).is_err());

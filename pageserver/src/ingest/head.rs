@@ -36,6 +36,9 @@ pub struct Head {
     pub(super) history: History,
     /// A page of multixact offsets that began before its own record (RecordNewMultiXact, multixact.c).
     pub(super) begun_offsets_page: Option<u32>,
+    /// Up to here pages may be newer than the record being taken, or gone: an import of a base backup (see
+    /// [`Head::set_consistent_from`]).
+    pub(super) consistent_from: Lsn,
 }
 
 impl Head {
@@ -59,7 +62,16 @@ impl Head {
                 prev_record_lsn: Lsn::INVALID,
             },
             begun_offsets_page: None,
+            consistent_from: Lsn::INVALID,
         }
+    }
+
+    /// What was imported is a base backup that ended at `lsn`: its files are of different times before that, each as new as
+    /// the timeline's start or newer. Redo skips what a page has already; what is ours is a value that does not depend on
+    /// the one before, or, like bits of a visibility map, ends the same when it is done once more. A relation that was
+    /// dropped or truncated meanwhile may lack pages that records before change (log_invalid_page, xlogutils.c).
+    pub fn set_consistent_from(&mut self, lsn: Lsn) {
+        self.consistent_from = lsn;
     }
 
     /// The head at `last_record_lsn`, from what was stored as of then: the newest value, encoded, of each key of all kinds

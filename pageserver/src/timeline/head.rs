@@ -61,7 +61,9 @@ pub async fn read_head(store: &Store, lsn: Lsn, prev: Lsn) -> Result<Head, HeadE
             }
         }
     }
-    Ok(Head::load(lsn, prev, stored)?)
+    let mut head = Head::load(lsn, prev, stored)?;
+    head.set_consistent_from(store.timeline().readable_lsn);
+    Ok(head)
 }
 
 impl Timeline {

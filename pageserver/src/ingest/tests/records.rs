@@ -209,6 +209,23 @@ fn records_out_of_order_and_blocks_beyond_the_end_are_errors() {
 }
 
 #[test]
+fn a_base_backup_may_lack_pages_until_its_end() {
+    let mut feed = Feed::new(control());
+    let delete = blocks(&[(0, 0, 12)], &[0; 8]);
+    // Where the second of three such records ends.
+    let second = START + 2 * (0x18 + delete.len() as u64).next_multiple_of(8);
+    feed.head.set_consistent_from(second);
+    feed.take(Rmgr::Heap, heap::DELETE, 700, &delete).unwrap();
+    assert_eq!(feed.head.relation_blocks(REL, Fork::Main), Some(13));
+    feed.data(Rmgr::Storage, storage::TRUNCATE, &[10, 1663, 5, 16384, storage::TRUNCATE_HEAP]).unwrap();
+    assert_eq!(feed.head.relation_blocks(REL, Fork::Main), Some(10));
+    assert!(feed.head.last_record_lsn() <= second, "the test is about what comes before the end");
+    feed.data(Rmgr::Xlog, xlog::NOOP, &[]).unwrap();
+    let error = feed.take(Rmgr::Heap, heap::DELETE, 700, &delete).unwrap_err();
+    assert!(matches!(error, IngestError::BlockBeyondRelation { block: 12, blocks: Some(10), .. }));
+}
+
+#[test]
 fn a_page_that_is_initialised_extends_its_fork() {
     let mut feed = Feed::new(control());
     let record = blocks(&[(0, WILL_INIT, 12), (1, 0, 3)], &[1, 0, 0]);
