@@ -16,7 +16,7 @@ pub fn destroy(cluster: &Cluster) -> Result<()> {
     let compute_dir = &cluster.settings.compute_dir;
     let mut ours: Vec<PathBuf> = daemons::all(cluster).into_iter().map(|daemon| daemon.dir).collect();
     ours.extend(["endpoints", "template"].map(|name| compute_dir.join(name)));
-    ours.extend([cluster.logs(), cluster.run()]);
+    ours.extend([cluster.logs(), cluster.run(), cluster.dir.join("follow")]);
     if cluster.computes_elsewhere() {
         ours.push(compute_dir.clone());
     }

@@ -4,6 +4,7 @@ use crate::cluster::Cluster;
 use crate::daemons;
 use crate::endpoint::{self, Stop, paths::Paths};
 use crate::error::{Error, Result};
+use crate::follow;
 use crate::progress;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,11 @@ pub fn stop_all(cluster: &Cluster, how: Stop) -> Result<()> {
         }
         note(&format!("endpoint {}", endpoint.name), outcome);
     }
+    for follower in follow::all(cluster) {
+        if follower.process()?.is_some() {
+            note(&format!("follower of tenant {}", follower.tenant), follower.pause());
+        }
+    }
     // The pageserver before the safekeepers it reads from.
     for daemon in daemons::all(cluster).iter().rev() {
         if daemon.process()?.is_some() {
@@ -64,6 +70,11 @@ pub fn first_running(cluster: &Cluster) -> Result<Option<String>> {
             return Ok(Some(daemon.name().to_string()));
         }
     }
+    for follower in follow::all(cluster) {
+        if follower.process()?.is_some() {
+            return Ok(Some(format!("the follower of tenant '{}'", follower.tenant)));
+        }
+    }
     Ok(None)
 }
 
@@ -77,6 +88,11 @@ pub fn not_running(cluster: &Cluster) -> Result<Vec<(String, PathBuf)>> {
     }
     for endpoint in cluster.settings.endpoints.iter().filter(|endpoint| !endpoint::runs(cluster, endpoint)) {
         missing.push((format!("endpoint {}", endpoint.name), Paths::of(cluster, endpoint).log));
+    }
+    for follower in follow::all(cluster) {
+        if follower.should_run() && follower.process()?.is_none() {
+            missing.push((format!("follower of tenant {}", follower.tenant), follower.log));
+        }
     }
     Ok(missing)
 }

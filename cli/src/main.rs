@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod export;
 mod files;
+mod follow;
 mod history;
 mod import;
 mod log;
@@ -138,6 +139,24 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Copy a running Postgres 15 and follow its WAL into a tenant (--tenant), to branch from
+    Follow {
+        /// As libpq takes it; may be left out for one that was followed before
+        #[arg(value_name = "CONNINFO", conflicts_with = "stop")]
+        source: Option<String>,
+        /// Physical replication slot to make there [default: ironpage_TENANT]
+        #[arg(long, value_name = "NAME", conflicts_with = "stop")]
+        slot: Option<String>,
+        /// Stay, and log to standard error
+        #[arg(long, conflicts_with = "stop")]
+        foreground: bool,
+        /// Stop following into that tenant; what was received stays
+        #[arg(long, value_name = "TENANT")]
+        stop: Option<String>,
+        /// Drop the slot too: it can't go on after that
+        #[arg(long, requires = "stop")]
+        drop_slot: bool,
+    },
     /// psql on a branch
     Psql {
         #[arg(default_value = MAIN)]
@@ -221,6 +240,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Timestamp { branch, lsn, json } => {
             history::timestamp(&Cluster::open(dir)?, tenant, branch, *lsn, Format::of(*json))?;
         }
+        Verb::Follow { stop: Some(stopped), drop_slot, .. } => {
+            follow::stop(dir, stopped, if *drop_slot { follow::Slot::Drop } else { follow::Slot::Keep })?;
+        }
+        Verb::Follow { source, slot, foreground, .. } => {
+            let (source, slot) = (source.as_deref(), slot.as_deref());
+            follow::follow(dir, follow::Request { source, tenant, slot, foreground: *foreground })?;
+        }
         Verb::Psql { branch, arguments } => psql::psql(&Cluster::open(dir)?, tenant, branch, arguments)?,
         Verb::Connstr { branch } => {
             let cluster = Cluster::open(dir)?;
@@ -265,7 +291,7 @@ fn known_or_new(cluster: &mut Cluster, name: &str, tenant: &str, branch: Option<
     match place::Place::find(cluster, tenant, branch) {
         // Its supervisor waits for the pageserver.
         Err(error) if known.is_some() && error.may_pass() => {}
-        found => drop(found?),
+        found => follow::check_writable(&found?)?,
     }
     cluster.endpoint_for(name, tenant, branch)
 }

@@ -7,6 +7,7 @@ use crate::connstr;
 use crate::daemons::{self, State as DaemonState};
 use crate::endpoint::{self, paths::Paths, state::State as EndpointState};
 use crate::error::Result;
+use crate::follow::{self, FollowerStatus};
 use crate::output::{self, Format};
 use ironpage_layout::wire::admin::{StatusReply, TimelineStatus};
 use ironpage_layout::{Lsn, TimelineId};
@@ -23,6 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 struct Status {
     processes: Vec<ProcessStatus>,
     branches: Vec<BranchStatus>,
+    followers: Vec<FollowerStatus>,
     /// Why the branches are not known. Not part of the contract.
     #[serde(skip)]
     remark: String,
@@ -119,7 +121,8 @@ fn collect(cluster: &Cluster) -> Result<Status> {
         safekeepers.reverse();
     }
     let branches = known.iter().map(|branch| branch_status(cluster, branch, &safekeepers, pageserver.as_ref())).collect();
-    Ok(Status { processes, branches, remark })
+    let followers = follow::all(cluster).iter().map(follow::Follower::status).collect();
+    Ok(Status { processes, branches, followers, remark })
 }
 
 /// A daemon's own counters, and where its timelines stand in the form `flush_lsn:BRANCH` (of other tenants
@@ -232,6 +235,38 @@ fn print_tables(status: &Status) {
             println!("{:<20} {}", "", branch.remark);
         }
     }
+    print_followers(&status.followers);
+}
+
+fn print_followers(followers: &[FollowerStatus]) {
+    if followers.is_empty() {
+        return;
+    }
+    println!();
+    println!(
+        "{:<12} {:<8} {:<10} {:<14} {:<14} {:<14} {:>12} {:>9} SOURCE",
+        "FOLLOWED", "PID", "STATE", "RECEIVED", "COMMITTED", "SOURCE AT", "LAG BYTES", "LAG"
+    );
+    for follower in followers {
+        let pid = follower.pid.map_or("-".into(), |pid| pid.to_string());
+        println!(
+            "{:<12} {pid:<8} {:<10} {:<14} {:<14} {:<14} {:>12} {:>7} s {}",
+            follower.tenant,
+            follower.state,
+            follower.received_lsn,
+            follower.committed_lsn,
+            follower.source_lsn,
+            follower.lag_bytes,
+            follower.lag_seconds,
+            follower.source
+        );
+        if follower.state == "backup" {
+            println!("{:<12} {} bytes copied", "", follower.backup_bytes);
+        }
+        if !follower.message.is_empty() {
+            println!("{:<12} {}", "", follower.message);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -264,13 +299,17 @@ mod tests {
             endpoint: Some("main".into()),
             remark: String::new(),
         };
-        let text =
-            serde_json::to_string(&Status { processes: vec![process], branches: vec![branch], remark: "not shown".into() })
-                .unwrap();
+        let text = serde_json::to_string(&Status {
+            processes: vec![process],
+            branches: vec![branch],
+            followers: Vec::new(),
+            remark: "not shown".into(),
+        })
+        .unwrap();
         let wanted = concat!(
             r#"{"processes":[{"kind":"postgres","name":"main","pid":1,"state":"running","listen":["127.0.0.1:5432"],"data_dir":"/d","log":"/l","counters":{"getpages":3}}],"#,
             r#""branches":[{"name":"main","tenant":"main","id":"00","parent":null,"parent_lsn":null,"last_record_lsn":"0/1","commit_lsn":"0/1","#,
-            r#""disk_consistent_lsn":"0/0","logical_size":1,"endpoint":"main"}]}"#
+            r#""disk_consistent_lsn":"0/0","logical_size":1,"endpoint":"main"}],"followers":[]}"#
         );
         assert_eq!(text, wanted);
     }

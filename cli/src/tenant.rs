@@ -4,6 +4,7 @@ use crate::api::Tenant;
 use crate::cluster::{Cluster, MAIN, branch_in_words, check_name};
 use crate::endpoint;
 use crate::error::{Error, Result};
+use crate::follow;
 use crate::output::{self, Format};
 use crate::programs::Programs;
 use crate::progress;
@@ -100,7 +101,9 @@ fn delete(cluster: &mut Cluster, name: &str, format: Format) -> Result<()> {
     if let Some(endpoint) = running {
         return Err(Error::EndpointRuns { endpoint: endpoint.name.clone(), on: branch_in_words(name, &endpoint.branch) });
     }
+    follow::check_stopped(cluster, name)?;
     cluster.api().delete_tenant(name)?;
+    follow::forget(cluster, name)?;
     cluster.forget_endpoints(|endpoint| endpoint.tenant == name)?;
     output::answer(format, &serde_json::json!({ "deleted": name }), || format!("tenant '{name}' is gone, with all its branches"))
 }

@@ -6,6 +6,7 @@ use crate::daemons::{self, Daemon};
 use crate::down;
 use crate::endpoint::{self, paths::Paths, state::State};
 use crate::error::{AtPath, Error, Result};
+use crate::follow;
 use crate::port;
 use crate::process::Process;
 use crate::programs::Programs;
@@ -79,6 +80,7 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
     }
     start_daemons(&cluster, programs, signals)?;
     create_main(&cluster, programs, &owner)?;
+    follow::start_all(&cluster)?;
     if let Some(other) = connstr::serving(&cluster, MAIN, MAIN).filter(|endpoint| endpoint.name != MAIN) {
         // A start of endpoint main would take the branch from it.
         progress::line(&format!("endpoint {} runs on branch main: left alone", other.name));

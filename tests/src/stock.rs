@@ -65,7 +65,12 @@ impl Stock {
 
     /// Stops it cleanly.
     pub fn stop(&self) {
-        let output = self.pg_ctl(&["stop", "-m", "fast", "-w"]);
+        self.stop_in("fast");
+    }
+
+    /// Stops it in a mode of pg_ctl.
+    pub fn stop_in(&self, mode: &str) {
+        let output = self.pg_ctl(&["stop", "-m", mode, "-w"]);
         assert!(output.status.success(), "{}", said(&output));
     }
 

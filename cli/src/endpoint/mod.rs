@@ -12,7 +12,6 @@ pub mod lease;
 pub mod paths;
 mod postgres;
 mod readonly;
-mod settled;
 mod shared_memory;
 pub mod state;
 pub mod supervisor;

@@ -5,7 +5,6 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bad_input;
-mod branch_starts;
 mod branches;
 mod cache;
 mod commits;
@@ -15,6 +14,7 @@ mod durability;
 mod failure_cases;
 mod fencing;
 mod first_steps;
+mod follow;
 mod import_export;
 mod load;
 mod planted;
