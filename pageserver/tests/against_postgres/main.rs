@@ -5,6 +5,7 @@
 mod client;
 mod datadir;
 mod lockstep;
+mod native;
 mod oracle;
 mod port;
 mod safekeeper;
