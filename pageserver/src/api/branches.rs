@@ -18,7 +18,8 @@ impl Call<'_> {
         self.query.none()?;
         let branches = self.service.branches();
         let (tenant, state) = (branches.tenant(self.name(0))?, branches.state());
-        let list = state.branches_of(tenant.id).map(|branch| Branch::of(branch, &state, branches)).collect();
+        let list =
+            state.branches_of(tenant.id).map(|branch| Branch::of(branch, &state, branches.timeline(branch).ok())).collect();
         Ok(Response::json(200, &BranchList { branches: list }))
     }
 
@@ -91,7 +92,7 @@ impl Call<'_> {
 
     pub(super) fn shown(&self, branch: &BranchRecord) -> Branch {
         let branches = self.service.branches();
-        Branch::of(branch, &branches.state(), branches)
+        Branch::of(branch, &branches.state(), branches.timeline(branch).ok())
     }
 }
 

@@ -16,6 +16,20 @@ pub enum ApiError {
     Method { method: String, allow: String },
 }
 
+/// HTTP's status, and the code that says more.
+pub fn status_and_code(refusal: Refusal) -> (u16, &'static str) {
+    match refusal {
+        Refusal::NotFound => (404, "not_found"),
+        Refusal::Exists => (409, "exists"),
+        Refusal::BadRequest => (400, "bad_request"),
+        Refusal::HasChildren => (409, "has_children"),
+        Refusal::OutOfRange => (422, "out_of_range"),
+        Refusal::Conflict => (409, "conflict"),
+        Refusal::Unavailable => (503, "unavailable"),
+        Refusal::Internal => (500, "internal"),
+    }
+}
+
 impl ApiError {
     /// Whether someone should look at it.
     pub fn is_ours(&self) -> bool {
@@ -24,16 +38,7 @@ impl ApiError {
 
     fn status_and_code(&self) -> (u16, &'static str) {
         match self {
-            ApiError::Branch(error) => match error.refusal() {
-                Refusal::NotFound => (404, "not_found"),
-                Refusal::Exists => (409, "exists"),
-                Refusal::BadRequest => (400, "bad_request"),
-                Refusal::HasChildren => (409, "has_children"),
-                Refusal::OutOfRange => (422, "out_of_range"),
-                Refusal::Conflict => (409, "conflict"),
-                Refusal::Unavailable => (503, "unavailable"),
-                Refusal::Internal => (500, "internal"),
-            },
+            ApiError::Branch(error) => status_and_code(error.refusal()),
             ApiError::BadRequest(_) => (400, "bad_request"),
             ApiError::NoRoute(_) => (404, "not_found"),
             ApiError::Method { .. } => (405, "bad_request"),

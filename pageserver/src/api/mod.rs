@@ -6,6 +6,8 @@ mod history;
 mod input;
 mod route;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use route::{ROUTES, Route};

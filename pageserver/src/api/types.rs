@@ -1,10 +1,11 @@
 //! The bodies of requests and answers. docs/openapi.json says the same in its own words, and a test compares.
 
-use crate::branches::Branches;
 use crate::metadata::{BranchKind, BranchRecord, BranchState, State, TenantRecord, TenantState};
+use crate::timeline::Timeline;
 use ironpage_layout::Lsn;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 #[derive(Serialize)]
 pub struct Status {
@@ -83,10 +84,10 @@ pub struct Branch {
 }
 
 impl Branch {
-    pub fn of(branch: &BranchRecord, state: &State, branches: &Branches) -> Branch {
+    /// `timeline`: that of an active branch.
+    pub fn of(branch: &BranchRecord, state: &State, timeline: Option<Rc<Timeline>>) -> Branch {
         let tenant = state.tenant(branch.tenant).map_or_else(|| branch.tenant.to_string(), |tenant| tenant.name.clone());
         let parent = branch.parent.and_then(|parent| state.branch(branch.tenant, parent));
-        let timeline = branches.timeline(branch).ok();
         let lsn = |lsn: Option<Lsn>| lsn.unwrap_or(branch.start_lsn).to_string();
         Branch {
             id: branch.timeline.to_string(),
