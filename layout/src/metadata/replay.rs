@@ -59,7 +59,7 @@ impl<'a> Batches<'a> {
     }
 
     /// Tells the rest of a write that never ended from damage to one that did. A write that did not end left
-    /// the file short, or a sector as it was, which is zeros, and nothing follows it. `length` is what the batch
+    /// the file short, or a sector or its end as it was, which is zeros, and nothing follows it. `length` is what the batch
     /// should have, as far as is known.
     fn tail(&mut self, rest: &[u8], length: usize, why: &str) -> Result<Option<Batch>, MetadataError> {
         let offset = self.at as u64;
@@ -69,7 +69,7 @@ impl<'a> Batches<'a> {
             let why = format!("{why}, and another batch follows at offset {}", offset + later as u64);
             return Err(MetadataError::Damaged { offset, why });
         }
-        if rest.len() >= length && !has_zero_sector(rest, self.at) {
+        if rest.len() >= length && !has_unwritten(rest, self.at) {
             return Err(MetadataError::Damaged { offset, why: format!("{why}, although all of it was written") });
         }
         self.torn = Some(Torn { offset, bytes: rest.len() as u64 });
@@ -91,10 +91,22 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Whether a sector, or the part of it that `bytes` from `offset` of the file on cover, is all zeros.
-fn has_zero_sector(bytes: &[u8], offset: usize) -> bool {
+/// Whether part of a sector is as it was before anything was written to it, zeros: all of what `bytes`, from `offset`
+/// of the file on, have of it, or its end, for a write that went out in pieces, or the first byte of all, which is
+/// that of a batch's magic.
+fn has_unwritten(bytes: &[u8], offset: usize) -> bool {
+    if bytes.first() == Some(&0) {
+        return true;
+    }
     let (first, rest) = bytes.split_at((SECTOR - offset % SECTOR).min(bytes.len()));
-    std::iter::once(first).chain(rest.chunks(SECTOR)).any(|sector| sector.iter().all(|byte| *byte == 0))
+    let mut parts = std::iter::once(first).chain(rest.chunks(SECTOR)).peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        if part.iter().all(|byte| *byte == 0) || !is_last && part.last() == Some(&0) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The present: all tenants and branches.

@@ -12,3 +12,6 @@ pub use error::{Invalid, MetadataError};
 pub use ironpage_layout::metadata::{BranchKind, BranchRecord, BranchState, Record, TenantRecord, TenantState, is_name};
 pub use journal::Journal;
 pub use state::State;
+
+#[cfg(test)]
+mod tests;

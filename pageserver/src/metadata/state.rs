@@ -157,6 +157,10 @@ impl State {
         if !branch.safekeepers.is_sorted_by(|a, b| a < b) {
             return fixed("the list of its safekeepers");
         }
+        // Parents come first, so that nothing is its own ancestor.
+        if let Some(parent) = branch.parent.filter(|parent| !self.branches.contains_key(&(tenant, *parent))) {
+            return Err(Invalid::NoParent { timeline, parent });
+        }
         match self.branches.insert((tenant, timeline), Rc::new(branch.clone())) {
             Some(old) => {
                 if let Some(what) = forbidden(&old, branch) {
@@ -193,23 +197,27 @@ impl State {
                 Some(branches) => Err(Invalid::TenantHasBranches { tenant: *id, branches }),
             },
             Record::Branch(branch) => {
-                let (tenant, timeline) = (branch.tenant, branch.timeline);
+                let tenant = branch.tenant;
                 let owner = self.tenants.get(&tenant).ok_or(Invalid::NoTenant { tenant })?;
                 if branch.state == BranchState::Creating && owner.state == TenantState::Deleting {
                     return Err(Invalid::TenantDeleting { name: owner.name.clone() });
                 }
-                let Some(parent) = branch.parent else { return Ok(()) };
-                match self.branch(tenant, parent) {
-                    // A child keeps what it reads: its parent goes after it.
-                    Some(above) if branch.state == BranchState::Deleting || above.state == BranchState::Active => Ok(()),
-                    _ => Err(Invalid::NoParent { timeline, parent }),
-                }
+                self.check_parent(branch)?;
+                self.check_children(branch)
             }
-            .and_then(|()| self.check_children(branch)),
             Record::BranchGone(tenant, timeline) => match names(self.children(*tenant, *timeline)) {
                 None => Ok(()),
                 Some(children) => Err(Invalid::HasChildren { name: timeline.to_string(), children }),
             },
+        }
+    }
+
+    /// A child keeps what it reads: its parent is deleted with it at the earliest.
+    fn check_parent(&self, branch: &BranchRecord) -> Result<(), Invalid> {
+        let Some(parent) = branch.parent else { return Ok(()) };
+        match self.branch(branch.tenant, parent) {
+            Some(above) if branch.state == BranchState::Deleting || above.state == BranchState::Active => Ok(()),
+            _ => Err(Invalid::NoParent { timeline: branch.timeline, parent }),
         }
     }
 
