@@ -1,7 +1,7 @@
 //! Which branches there are: as the pageserver says, or else as its journal does.
 
 use crate::api::{self, Api, Branch, BranchState, Kind};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MAIN};
 use crate::daemons;
 use crate::error::{AtPath, Error, Result};
 use ironpage_layout::metadata::{self, BranchKind, BranchRecord, Catalogue};
@@ -12,9 +12,15 @@ use std::time::Duration;
 /// How long the pageserver may take to answer before its journal does.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// All branches of all tenants: of one tenant together, parents' and children's order is the pageserver's.
+/// All branches of all tenants: those of the cluster's own first, each tenant's in the order they were made.
 pub fn branches(cluster: &Cluster) -> Result<Vec<Branch>> {
-    asked(&Api::with_patience(cluster.pageserver_http(), PATIENCE)).or_else(|_| from_journal(cluster))
+    let mut all = asked(&Api::with_patience(cluster.pageserver_http(), PATIENCE)).or_else(|_| from_journal(cluster))?;
+    all.sort_by(|a, b| order(a).cmp(&order(b)));
+    Ok(all)
+}
+
+fn order(branch: &Branch) -> (bool, &str, i64, &str) {
+    (branch.tenant != MAIN, &branch.tenant, branch.created_at_us, &branch.name)
 }
 
 fn asked(api: &Api) -> Result<Vec<Branch>> {

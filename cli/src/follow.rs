@@ -3,7 +3,7 @@
 //! A follower has a directory in the cluster's `follow/`: `settings.json` says whom it follows, `progress.json` how far it
 //! is; the rest is its own. This program needs no C library: what speaks to the source is `ironpage-follow`.
 
-use crate::api::Kind;
+use crate::api::{Kind, Reach};
 use crate::cluster::{Cluster, MAIN, check_name};
 use crate::error::{AtPath, Error, Result, log_tail};
 use crate::files::{self, Lasting};
@@ -276,7 +276,7 @@ pub fn follow(dir: &Path, request: Request<'_>) -> Result<()> {
             if is_new && !follower.dir.join("state.json").exists() {
                 let _ = follower.stop();
                 let _ = files::remove_if_there(&follower.dir);
-                let _ = cluster.api().delete_tenant(request.tenant);
+                let _ = cluster.api().delete_tenant(request.tenant, Reach::Alone);
             }
             Err(error)
         }

@@ -215,14 +215,17 @@ fn print_tables(status: &Status) {
         println!("the branches are not known: {}", status.remark);
         return;
     }
+    let label = |branch: &BranchStatus| branch_label(&branch.tenant, &branch.name);
+    let width = status.branches.iter().map(|branch| label(branch).len()).max().unwrap_or(0).max(12);
+    let parents = status.branches.iter().filter_map(|branch| branch.parent.as_ref()).map(String::len).max().unwrap_or(0).max(12);
     println!(
-        "{:<20} {:<32} {:<20} {:<14} {:<14} {:<14} {:>14} ENDPOINT",
+        "{:<width$} {:<32} {:<parents$} {:<14} {:<14} {:<14} {:>14} ENDPOINT",
         "BRANCH", "ID", "PARENT", "COMMIT", "INGESTED", "ON DISK", "BYTES"
     );
     for branch in &status.branches {
         println!(
-            "{:<20} {:<32} {:<20} {:<14} {:<14} {:<14} {:>14} {}",
-            branch_label(&branch.tenant, &branch.name),
+            "{:<width$} {:<32} {:<parents$} {:<14} {:<14} {:<14} {:>14} {}",
+            label(branch),
             branch.id,
             branch.parent.as_deref().unwrap_or("-"),
             branch.commit_lsn,
@@ -232,7 +235,7 @@ fn print_tables(status: &Status) {
             branch.endpoint.as_deref().unwrap_or("-")
         );
         if !branch.remark.is_empty() {
-            println!("{:<20} {}", "", branch.remark);
+            println!("{:<width$} {}", "", branch.remark);
         }
     }
     print_followers(&status.followers);

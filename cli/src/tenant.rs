@@ -1,6 +1,6 @@
 //! Tenants: owners of branches that share nothing. Each begins with a branch main from the template.
 
-use crate::api::Tenant;
+use crate::api::{Reach, Tenant};
 use crate::cluster::{Cluster, MAIN, branch_in_words, check_name};
 use crate::endpoint;
 use crate::error::{Error, Result};
@@ -27,9 +27,12 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Delete a tenant with all its branches
+    /// Delete a tenant
     Delete {
         name: String,
+        /// With all its branches
+        #[arg(long)]
+        recursive: bool,
         /// For scripts
         #[arg(long)]
         json: bool,
@@ -43,9 +46,9 @@ pub fn run(dir: &std::path::Path, verb: &Verb) -> Result<()> {
             create(&cluster, name, Format::of(*json))
         }
         Verb::List { json } => list(&Cluster::open(dir)?, Format::of(*json)),
-        Verb::Delete { name, json } => {
+        Verb::Delete { name, recursive, json } => {
             let (mut cluster, _lock) = Cluster::locked(dir)?;
-            delete(&mut cluster, name, Format::of(*json))
+            delete(&mut cluster, name, Reach::of(*recursive), Format::of(*json))
         }
     }
 }
@@ -93,7 +96,7 @@ fn list(cluster: &Cluster, format: Format) -> Result<()> {
     })
 }
 
-fn delete(cluster: &mut Cluster, name: &str, format: Format) -> Result<()> {
+fn delete(cluster: &mut Cluster, name: &str, reach: Reach, format: Format) -> Result<()> {
     if name == MAIN {
         return Err(Error::Refused("tenant main is the cluster's own: `ironpage destroy` ends both".into()));
     }
@@ -102,7 +105,16 @@ fn delete(cluster: &mut Cluster, name: &str, format: Format) -> Result<()> {
         return Err(Error::EndpointRuns { endpoint: endpoint.name.clone(), on: branch_in_words(name, &endpoint.branch) });
     }
     follow::check_stopped(cluster, name)?;
-    cluster.api().delete_tenant(name)?;
+    let api = cluster.api();
+    let branches = api.branches(name)?;
+    if reach == Reach::Alone && !branches.is_empty() {
+        let names: Vec<_> = branches.iter().map(|branch| format!("'{}'", branch.name)).collect();
+        return Err(Error::Refused(format!(
+            "tenant '{name}' has branches: {}. `--recursive` deletes them too, with all that is in them",
+            names.join(", ")
+        )));
+    }
+    api.delete_tenant(name, reach)?;
     follow::forget(cluster, name)?;
     cluster.forget_endpoints(|endpoint| endpoint.tenant == name)?;
     output::answer(format, &serde_json::json!({ "deleted": name }), || format!("tenant '{name}' is gone, with all its branches"))

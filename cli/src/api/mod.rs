@@ -54,13 +54,26 @@ impl Method {
     }
 }
 
-/// What else goes when a branch does.
+/// What else goes when a branch or a tenant does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// Nothing: a branch with children is refused.
+    /// Nothing: what has children, or branches, is refused.
     Alone,
-    /// Its children, and theirs.
+    /// Its children, and theirs; its branches.
     Recursive,
+}
+
+impl Reach {
+    pub fn of(recursive: bool) -> Reach {
+        if recursive { Reach::Recursive } else { Reach::Alone }
+    }
+
+    fn query(self) -> &'static str {
+        match self {
+            Reach::Alone => "",
+            Reach::Recursive => "?recursive=true",
+        }
+    }
 }
 
 impl Api {
@@ -110,8 +123,8 @@ impl Api {
         self.ask(Method::Post, "/v1/tenants", Some(body))
     }
 
-    pub fn delete_tenant(&self, tenant: &str) -> Result<()> {
-        self.tell(Method::Delete, &tenant_path(tenant), None)
+    pub fn delete_tenant(&self, tenant: &str, reach: Reach) -> Result<()> {
+        self.tell(Method::Delete, &format!("{}{}", tenant_path(tenant), reach.query()), None)
     }
 
     /// Those that are there: not what is being made or removed.
@@ -147,8 +160,7 @@ impl Api {
     }
 
     pub fn delete_branch(&self, tenant: &str, branch: &str, reach: Reach) -> Result<()> {
-        let query = if reach == Reach::Recursive { "?recursive=true" } else { "" };
-        self.tell(Method::Delete, &format!("{}{query}", branch_path(tenant, branch)), None)
+        self.tell(Method::Delete, &format!("{}{}", branch_path(tenant, branch), reach.query()), None)
     }
 
     /// A new timeline from the parent's present head takes the branch's name.

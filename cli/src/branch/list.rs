@@ -70,13 +70,14 @@ fn tree(branches: &[Branch]) -> Vec<(String, &Branch)> {
 
 fn table<'a>(order: &[(String, &Branch)], endpoint: impl Fn(&Branch) -> Option<&'a str>) -> String {
     let width = order.iter().map(|(lines, branch)| lines.chars().count() + branch.name.len()).max().unwrap_or(0).max(16);
+    let parents = order.iter().filter_map(|(_, branch)| branch.parent.as_ref()).map(String::len).max().unwrap_or(0).max(12);
     let mut text = format!(
-        "{:<width$} {:<8} {:<16} {:<14} {:<14} {:>14} {:<32} {:<32} ENDPOINT",
+        "{:<width$} {:<8} {:<parents$} {:<14} {:<14} {:>14} {:<32} {:<32} ENDPOINT",
         "NAME", "KIND", "PARENT", "BRANCHED AT", "HEAD", "BYTES", "CREATED", "GOES AWAY"
     );
     for (lines, branch) in order {
         text += &format!(
-            "\n{:<width$} {:<8} {:<16} {:<14} {:<14} {:>14} {:<32} {:<32} {}",
+            "\n{:<width$} {:<8} {:<parents$} {:<14} {:<14} {:>14} {:<32} {:<32} {}",
             format!("{lines}{}", branch.name),
             branch.kind,
             branch.parent.as_deref().unwrap_or("-"),

@@ -9,7 +9,7 @@ mod remove;
 mod rename;
 mod rewind;
 
-use crate::api::At;
+use crate::api::{At, Reach};
 use crate::cluster::{Cluster, MAIN, check_name};
 use crate::error::Result;
 use crate::moment;
@@ -113,7 +113,7 @@ pub fn run(dir: &Path, tenant: &str, verb: &Verb) -> Result<ExitCode> {
         }
         Verb::Delete { name, recursive, json } => {
             let (mut cluster, _lock) = Cluster::locked(dir)?;
-            remove::delete(&mut cluster, tenant, name, reach(*recursive), Format::of(*json))?;
+            remove::delete(&mut cluster, tenant, name, Reach::of(*recursive), Format::of(*json))?;
         }
         Verb::Rename { old, new, json } => {
             check_name(new)?;
@@ -122,7 +122,7 @@ pub fn run(dir: &Path, tenant: &str, verb: &Verb) -> Result<ExitCode> {
         }
         Verb::Reset { name, recursive, json } => {
             let (mut cluster, _lock) = Cluster::locked(dir)?;
-            rewind::reset(&mut cluster, tenant, name, reach(*recursive), Format::of(*json))?;
+            rewind::reset(&mut cluster, tenant, name, Reach::of(*recursive), Format::of(*json))?;
         }
         Verb::Restore { name, at, json } => {
             let (cluster, _lock) = Cluster::locked(dir)?;
@@ -131,8 +131,4 @@ pub fn run(dir: &Path, tenant: &str, verb: &Verb) -> Result<ExitCode> {
         Verb::Diff { a, b, json } => return diff::diff(dir, tenant, a, b, Format::of(*json)),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn reach(recursive: bool) -> crate::api::Reach {
-    if recursive { crate::api::Reach::Recursive } else { crate::api::Reach::Alone }
 }

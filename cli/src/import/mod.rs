@@ -12,7 +12,7 @@ mod walk;
 pub use data_dir::DataDirectory;
 pub use walk::Report;
 
-use crate::api::Tenant;
+use crate::api::{Reach, Tenant};
 use crate::client::{Identity, Peer};
 use crate::cluster::{Cluster, check_name, random};
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ pub fn import(cluster: &Cluster, request: Request<'_>) -> Result<()> {
     let imported = prepared.import(cluster, &programs, &tenant, request);
     if imported.is_err() && is_new {
         // Nobody has seen it. The failure is the one to tell.
-        let _ = api.delete_tenant(request.tenant);
+        let _ = api.delete_tenant(request.tenant, Reach::Alone);
     }
     imported?.lines().iter().for_each(|line| progress::line(line));
     Ok(())

@@ -19,9 +19,9 @@ fn check(cluster: &Cluster) {
 /// The same on any endpoint, whose database has amcheck and pg_visibility.
 pub fn check_on(cluster: &Cluster, endpoint: &str) {
     let sql = |sql: &str| cluster.sql_on(endpoint, sql);
-    let sums = "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history) \
-                and (select sum(tbalance) from pgbench_tellers) = (select sum(delta) from pgbench_history) \
-                and (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history)";
+    let sums = "select (select sum(abalance) from pgbench_accounts) = (select coalesce(sum(delta), 0) from pgbench_history) \
+                and (select sum(tbalance) from pgbench_tellers) = (select coalesce(sum(delta), 0) from pgbench_history) \
+                and (select sum(bbalance) from pgbench_branches) = (select coalesce(sum(delta), 0) from pgbench_history)";
     assert_eq!(sql(sums), "t");
     let indexes = "select count(bt_index_check(c.oid, true)) from pg_class c join pg_am a on a.oid = c.relam \
                    where a.amname = 'btree' and c.relkind = 'i' and c.relpersistence = 'p'";

@@ -38,7 +38,10 @@ fn tenants_share_nothing() {
     let said = cluster.must_fail(1, &["tenant", "delete", "acme"]);
     assert!(said.contains("ironpage endpoint stop acme-dev"), "{said}");
     cluster.must(&["endpoint", "stop", "acme-dev"]);
-    cluster.must(&["tenant", "delete", "acme"]);
+    let _ = cluster.ironpage(&["endpoint", "stop", "acme"]);
+    let said = cluster.must_fail(1, &["tenant", "delete", "acme"]);
+    assert!(said.contains("'dev'") && said.contains("--recursive"), "{said}");
+    cluster.must(&["tenant", "delete", "acme", "--recursive"]);
     assert!(cluster.status().branches.iter().all(|branch| branch.tenant == "main"));
     assert!(cluster.status().processes.iter().all(|process| !process.name.starts_with("acme")));
     let said = cluster.must_fail(1, &["tenant", "delete", "main"]);

@@ -73,7 +73,8 @@ fn branches_go_away_at_their_time() {
 #[test]
 fn diff_tells_schemas_apart() {
     let cluster = Cluster::up("branch-diff");
-    cluster.sql("create table t(i int primary key, name text); create database other");
+    cluster.sql("create table t(i int primary key, name text)");
+    cluster.sql("create database other");
     cluster.must(&["branch", "create", "dev"]);
     assert_eq!(cluster.ironpage(&["branch", "diff", "main", "dev"]).status.code(), Some(0));
     start(&cluster, "dev");
