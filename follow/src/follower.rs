@@ -31,6 +31,8 @@ use zerocopy::little_endian::{U32, U64};
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long safekeepers may take to answer before the follower is said to wait for them.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the progress file is written.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
@@ -243,8 +245,16 @@ impl Follower {
     fn follow(&mut self) -> Result<std::convert::Infallible> {
         let copy = self.copy()?;
         let identity = self.identity(&copy)?;
-        let mut log =
-            FollowedLog { follower: self, identity, copy, shared: None, wake: None, sender: None, told: Instant::now() };
+        let mut log = FollowedLog {
+            follower: self,
+            identity,
+            copy,
+            shared: None,
+            wake: None,
+            sender: None,
+            told: Instant::now(),
+            began: Instant::now(),
+        };
         loop {
             // Of each round's own: nothing of the last round's connections gets in.
             let events = Events::new();
@@ -298,6 +308,7 @@ struct FollowedLog<'a> {
     /// Where the stream's news go, of the round under way.
     sender: Option<Arc<std::sync::Mutex<std::sync::mpsc::SyncSender<Event>>>>,
     told: Instant,
+    began: Instant,
 }
 
 impl FollowedLog<'_> {
@@ -392,6 +403,10 @@ impl leader::Log for FollowedLog<'_> {
         let mut refused = None;
         let progress = &mut self.follower.progress;
         let mut state = ("waiting", quorum.to_string());
+        if self.shared.is_none() && self.began.elapsed() < PATIENCE {
+            // Nobody has had the time to answer.
+            state = ("starting", String::new());
+        }
         if let Some(shared) = &self.shared {
             let mut inner = shared.lock();
             let commit = inner.commit;
