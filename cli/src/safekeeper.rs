@@ -28,12 +28,7 @@ pub fn connect(peer: &Peer, identity: Identity, patience: Duration) -> Result<Cl
 }
 
 /// Makes a timeline with `wal`, which ends at its start and begins in the same segment. Safe to repeat.
-pub fn create_timeline(peer: &Peer, identity: Identity, name: &str, start: Start, wal: &[u8]) -> Result<()> {
-    create_timeline_on(connect(peer, identity, TIMEOUT)?, identity, name, start, wal)
-}
-
-/// As [`create_timeline`], over a connection that was made before.
-pub fn create_timeline_on(mut client: Client, identity: Identity, name: &str, start: Start, wal: &[u8]) -> Result<()> {
+pub fn create_timeline(mut client: Client, identity: Identity, name: &str, start: Start, wal: &[u8]) -> Result<()> {
     let prefix = without_leading_zeros(start.lsn, wal);
     let create = TimelineCreate {
         tenant: identity.tenant,

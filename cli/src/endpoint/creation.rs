@@ -23,7 +23,7 @@
 //!
 //! A safekeeper that is away at the first start is given the timeline at a later one; until then two of two must answer.
 
-use super::wal;
+use super::settled;
 use crate::api::{Api, ApiCode, Branch, BranchState, Kind, Member};
 use crate::client::{Client, Identity, Peer};
 use crate::cluster::Cluster;
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::log;
 use crate::place::Place;
 use crate::safekeeper::{self, Start};
-use ironpage_layout::{Lsn, Term};
+use ironpage_layout::Lsn;
 use std::time::Duration;
 
 /// How long a safekeeper may take to answer a hello.
@@ -126,7 +126,7 @@ fn give(
     };
     let start = Start { lsn: branch.start_lsn, prev_record_lsn: branch.prev_record_lsn };
     each(candidates, trouble, |(id, client)| {
-        safekeeper::create_timeline_on(client, place.identity(), &branch.name, start, &wal)?;
+        safekeeper::create_timeline(client, place.identity(), &branch.name, start, &wal)?;
         Ok(id)
     })
 }
@@ -156,6 +156,7 @@ fn prefix(cluster: &Cluster, place: &Place, branch: &Branch) -> Result<Vec<u8>> 
     let tenant = place.tenant.to_string();
     let mut reasons = Vec::new();
     let mut source = branch.clone();
+    let quorum = cluster.safekeepers().len() / 2 + 1;
     for _ in 0..ANCESTORS_MAX {
         let identity = Identity { timeline: source.id, ..place.identity() };
         let peers: Vec<_> =
@@ -163,7 +164,7 @@ fn prefix(cluster: &Cluster, place: &Place, branch: &Branch) -> Result<Vec<u8>> 
         if peers.is_empty() {
             reasons.push(format!("'{}' was never written", source.name));
         } else {
-            match wal::read(&peers, identity, Term(0), from, until) {
+            match settled::read(&peers, quorum, identity, from, until) {
                 Ok(wal) => return Ok(wal),
                 Err(error) => reasons.push(format!("'{}': {error}", source.name)),
             }

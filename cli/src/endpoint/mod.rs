@@ -12,6 +12,7 @@ pub mod lease;
 pub mod paths;
 mod postgres;
 mod readonly;
+mod settled;
 mod shared_memory;
 pub mod state;
 pub mod supervisor;

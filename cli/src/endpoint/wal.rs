@@ -23,7 +23,7 @@ pub fn read(peers: &[Peer], identity: Identity, term: Term, from: Lsn, until: Ls
     }
     let mut reasons = Vec::new();
     for peer in peers {
-        match read_from(peer, identity, term, from, until) {
+        match read_from(peer, identity, term, Upto::Commit, from, until) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => reasons.push(error.to_string()),
         }
@@ -31,9 +31,32 @@ pub fn read(peers: &[Peer], identity: Identity, term: Term, from: Lsn, until: Ls
     Err(Error::Endpoint(format!("no safekeeper gives the WAL from {from} to {until}: {}", reasons.join("; "))))
 }
 
-fn read_from(peer: &Peer, identity: Identity, term: Term, from: Lsn, until: Lsn) -> Result<Vec<u8>> {
+/// What a safekeeper gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Upto {
+    Commit,
+    /// All that is on its disk, as part of the log of the term that is given.
+    Flush,
+}
+
+/// WAL that one safekeeper knows to be committed.
+pub fn read_committed(peer: &Peer, identity: Identity, from: Lsn, until: Lsn) -> Result<Vec<u8>> {
+    read_from(peer, identity, Term(0), Upto::Commit, from, until)
+}
+
+/// WAL that one safekeeper holds, which has accepted `term` and no higher one.
+pub fn read_flushed(peer: &Peer, identity: Identity, term: Term, from: Lsn, until: Lsn) -> Result<Vec<u8>> {
+    read_from(peer, identity, term, Upto::Flush, from, until)
+}
+
+fn read_from(peer: &Peer, identity: Identity, term: Term, upto: Upto, from: Lsn, until: Lsn) -> Result<Vec<u8>> {
     let mut client = Client::connect(peer, Role::WalReader, identity, SILENCE_MAX)?;
-    let start = WalStart { from: U64::new(from.0), until: U64::new(until.0), uncommitted: U32::ZERO, reserved: U32::ZERO };
+    let start = WalStart {
+        from: U64::new(from.0),
+        until: U64::new(until.0),
+        uncommitted: U32::new(u32::from(upto == Upto::Flush)),
+        reserved: U32::ZERO,
+    };
     client.send(Kind::WalStart, 1, term, |out| start.encode(out))?;
     let mut bytes: Vec<u8> = Vec::with_capacity(until.since(from) as usize);
     // A keepalive with nothing new says that this one does not have it: a quorum has, ask the next.

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bad_input;
+mod branch_starts;
 mod branches;
 mod cache;
 mod commits;
