@@ -20,6 +20,7 @@
 #include "utils/fmgroids.h"
 
 static object_access_hook_type previous_object_access;
+static emit_log_hook_type previous_emit_log;
 
 void
 ironpage_readonly_check(void)
@@ -45,6 +46,27 @@ ironpage_readonly_promoted(void)
 	_exit(2);
 }
 
+/*
+ * What the startup process warns of here is as it should be, and its advice, to remove the tablespaces' directories, would
+ * ruin the endpoint. `message_id` is the text before translation.
+ */
+static void
+emit_log(ErrorData *error)
+{
+	static const char *const expected[] = {
+		"specified neither primary_conninfo nor restore_command",	/* validateRecoveryParameters, xlogrecovery.c */
+		"unexpected directory entry \"%s\" found in %s",	/* CheckTablespaceDirectory there */
+	};
+
+	if (previous_emit_log)
+		previous_emit_log(error);
+	if (!ironpage_ticket.read_only || MyBackendType != B_STARTUP || error->elevel != WARNING || error->message_id == NULL)
+		return;
+	for (int i = 0; i < (int) lengthof(expected); i++)
+		if (strcmp(error->message_id, expected[i]) == 0)
+			error->output_to_server = false;
+}
+
 /* Told of each function before it is called (InvokeFunctionExecuteHook). */
 static void
 object_access(ObjectAccessType access, Oid class, Oid object, int part, void *argument)
@@ -65,4 +87,6 @@ ironpage_readonly_init(void)
 {
 	previous_object_access = object_access_hook;
 	object_access_hook = object_access;
+	previous_emit_log = emit_log_hook;
+	emit_log_hook = emit_log;
 }
