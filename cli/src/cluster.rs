@@ -232,6 +232,13 @@ impl Cluster {
         })
     }
 
+    /// Takes over what was changed in an endpoint. The caller saves.
+    pub fn update_endpoint(&mut self, changed: &Endpoint) {
+        if let Some(endpoint) = self.settings.endpoints.iter_mut().find(|endpoint| endpoint.name == changed.name) {
+            *endpoint = changed.clone();
+        }
+    }
+
     /// The endpoints of a branch.
     pub fn endpoints_of(&self, tenant: &str, branch: &str) -> impl Iterator<Item = &Endpoint> {
         self.settings.endpoints.iter().filter(move |endpoint| endpoint.tenant == tenant && endpoint.branch == branch)

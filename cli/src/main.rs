@@ -174,12 +174,15 @@ enum Verb {
 
 #[derive(Subcommand)]
 enum EndpointVerb {
-    /// Start an endpoint; whoever served the branch until now is fenced
+    /// Start an endpoint; whoever served the branch until now is fenced. With --at it is read-only and fences nobody
     Start {
         name: String,
         /// Branch of a new endpoint [default: main]
         #[arg(long, value_name = "B")]
         branch: Option<String>,
+        /// Show the branch as it was at an LSN or a time, read-only; without it such an endpoint shows what it showed before
+        #[arg(long, value_name = "LSN|TIMESTAMP", value_parser = moment::parse_at, allow_hyphen_values = true)]
+        at: Option<api::At>,
     },
     /// Stop an endpoint
     Stop {
@@ -258,14 +261,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn endpoint(dir: &Path, tenant: &str, verb: &EndpointVerb) -> error::Result<()> {
     match verb {
-        EndpointVerb::Start { name, branch } => {
+        EndpointVerb::Start { name, branch, at } => {
             let signals = sys::Signals::catch(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
                 .map_err(|error| Error::Refused(format!("cannot catch signals: {error}")))?;
             let programs = programs::Programs::find()?;
             let (cluster, endpoint) = {
                 let (mut cluster, _lock) = Cluster::locked(dir)?;
-                let endpoint = known_or_new(&mut cluster, name, tenant, branch.as_deref())?;
-                cluster.save()?;
+                let wanted = endpoint::Wanted { name, tenant, branch: branch.as_deref(), at: *at };
+                let endpoint = endpoint::claim(&mut cluster, &wanted)?;
                 (cluster, endpoint)
             };
             endpoint::start(&cluster, &endpoint, &programs, &signals)?;
@@ -275,25 +278,14 @@ fn endpoint(dir: &Path, tenant: &str, verb: &EndpointVerb) -> error::Result<()> 
         EndpointVerb::Stop { name, immediate } => {
             let cluster = Cluster::open(dir)?;
             let how = if *immediate { Stop::Immediate } else { Stop::Fast };
-            endpoint::stop(&cluster, cluster.endpoint(name)?, how, STOP_PATIENCE)
+            let endpoint = cluster.endpoint(name)?;
+            endpoint::stop(&cluster, endpoint, how, STOP_PATIENCE)?;
+            endpoint::lease::release_of_stopped(&cluster, endpoint);
+            Ok(())
         }
         EndpointVerb::List => endpoint::list(&Cluster::open(dir)?),
         EndpointVerb::Supervise { name } => endpoint::supervisor::supervise(dir, name),
     }
-}
-
-/// The endpoint of that name; a new one is made only on a branch that exists.
-fn known_or_new(cluster: &mut Cluster, name: &str, tenant: &str, branch: Option<&str>) -> error::Result<cluster::Endpoint> {
-    let known = cluster.endpoint(name).ok().cloned();
-    let branch = branch.or(known.as_ref().map(|known| known.branch.as_str())).unwrap_or(MAIN);
-    // Without `--tenant` a known endpoint is its own tenant's.
-    let tenant = known.as_ref().map_or(tenant, |known| if tenant == MAIN { known.tenant.as_str() } else { tenant });
-    match place::Place::find(cluster, tenant, branch) {
-        // Its supervisor waits for the pageserver.
-        Err(error) if known.is_some() && error.may_pass() => {}
-        found => follow::check_writable(&found?)?,
-    }
-    cluster.endpoint_for(name, tenant, branch)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::api::Branch;
 use crate::catalogue;
-use crate::cluster::{Cluster, branch_label};
+use crate::cluster::{Cluster, branch_in_words, branch_label};
 use crate::connstr;
 use crate::daemons::{self, State as DaemonState};
 use crate::endpoint::{self, paths::Paths, state::State as EndpointState};
@@ -41,6 +41,9 @@ struct ProcessStatus {
     /// Of an endpoint that never started, where its data directories will be.
     data_dir: PathBuf,
     log: PathBuf,
+    /// Of a read-only endpoint, the LSN it shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_only_at: Option<String>,
     /// What a daemon that answers counts, by name; LSNs as plain numbers.
     counters: BTreeMap<String, u64>,
     /// For people: why it is not running. Not part of the contract.
@@ -111,6 +114,7 @@ fn collect(cluster: &Cluster) -> Result<Status> {
             listen: vec![daemon.peer.address.to_string()],
             data_dir: daemon.dir.clone(),
             log: daemon.log.clone(),
+            read_only_at: None,
             counters,
             remark: String::new(),
         });
@@ -156,8 +160,12 @@ fn postgres(cluster: &Cluster, endpoint: &crate::cluster::Endpoint) -> Result<Pr
         listen: vec![cluster.endpoint_address(endpoint).to_string()],
         data_dir: state.as_ref().and_then(|state| state.data_dir.clone()).unwrap_or(paths.dir),
         log: paths.log,
+        read_only_at: endpoint.at.map(|point| point.lsn.to_string()),
         counters: BTreeMap::new(),
         remark: match words {
+            "running" if endpoint.at.is_some() => {
+                format!("{} of {}", endpoint::shows(endpoint), branch_in_words(&endpoint.tenant, &endpoint.branch))
+            }
             "running" | "stopped" => String::new(),
             other => format!("{other} {}", state.map(|state| state.message).unwrap_or_default()),
         },
@@ -286,6 +294,7 @@ mod tests {
             listen: vec!["127.0.0.1:5432".into()],
             data_dir: "/d".into(),
             log: "/l".into(),
+            read_only_at: None,
             counters: BTreeMap::from([("getpages".into(), 3)]),
             remark: "not shown".into(),
         };

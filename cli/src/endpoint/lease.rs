@@ -7,6 +7,7 @@ use crate::api::{Api, ApiCode, At, Branch, Created, Kind, NewBranch, Reach};
 use crate::cluster::{Cluster, Endpoint, Point};
 use crate::error::{Error, Result};
 use crate::log;
+use crate::progress;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -74,7 +75,15 @@ pub fn release(cluster: &Cluster, endpoint: &Endpoint) -> Result<()> {
     remove_if_there(&api, &endpoint.tenant, &snapshot_name(&endpoint.name)?)
 }
 
-#[allow(dead_code, reason = "its verb follows")]
+/// For an endpoint whose supervisor may have been killed. What cannot be done now, time does.
+pub fn release_of_stopped(cluster: &Cluster, endpoint: &Endpoint) {
+    if endpoint.at.is_some()
+        && let Err(error) = release(cluster, endpoint)
+    {
+        progress::line(&format!("endpoint {}: its snapshot is left to go away by itself: {error}", endpoint.name));
+    }
+}
+
 /// What a snapshot shows.
 pub fn point_of(snapshot: &Branch) -> Result<Point> {
     let timeline = snapshot.parent_id.ok_or_else(|| {

@@ -1,10 +1,12 @@
 //! Endpoints: a Postgres on a branch, and the start that is an election.
 //!
 //! `supervisor` is the process that keeps one running; it uses `launcher` (wins a term), `basebackup`, `wal`, `control`
-//! and `ticket` (make the data directory) and `postgres` (runs it). The verbs here speak to it by signals and its
-//! state file.
+//! and `ticket` (make the data directory) and `postgres` (runs it). A read-only endpoint wins nothing: `lease`
+//! holds the moment it shows, `readonly` makes its data directory. `claim` tells the two apart. The verbs here speak to
+//! the supervisor by signals and its state file.
 
 pub mod basebackup;
+mod claim;
 mod control;
 mod creation;
 mod launcher;
@@ -19,6 +21,8 @@ pub mod supervisor;
 mod ticket;
 mod vigil;
 mod wal;
+
+pub use claim::{Wanted, claim};
 
 use crate::cluster::{Cluster, Endpoint, branch_label};
 use crate::error::{Error, Result, log_tail};
@@ -164,18 +168,24 @@ pub fn phase_in_words(state: Option<&State>) -> &'static str {
     }
 }
 
+/// What of its branch an endpoint shows.
+pub fn shows(endpoint: &Endpoint) -> String {
+    endpoint.at.map_or("head".into(), |point| format!("read-only at {}", point.lsn))
+}
+
 /// One line for each endpoint.
 pub fn list(cluster: &Cluster) -> Result<()> {
-    println!("{:<16} {:<16} {:<10} {:<8} {:<22} DATA DIRECTORY", "NAME", "BRANCH", "STATE", "PID", "LISTENS ON");
+    println!("{:<16} {:<16} {:<24} {:<10} {:<8} {:<22} DATA DIRECTORY", "NAME", "BRANCH", "SHOWS", "STATE", "PID", "LISTENS ON");
     for endpoint in &cluster.settings.endpoints {
         let state = State::read(&Paths::of(cluster, endpoint))?;
         let pid =
             state.as_ref().filter(|state| state.is_up()).and_then(|state| state.postmaster.as_ref()).map(|it| it.pid.to_string());
         let data_dir = state.as_ref().and_then(|state| state.data_dir.as_ref()).map(|dir| dir.display().to_string());
         println!(
-            "{:<16} {:<16} {:<10} {:<8} {:<22} {}",
+            "{:<16} {:<16} {:<24} {:<10} {:<8} {:<22} {}",
             endpoint.name,
             branch_label(&endpoint.tenant, &endpoint.branch),
+            shows(endpoint),
             phase_in_words(state.as_ref()),
             pid.unwrap_or_else(|| "-".into()),
             cluster.endpoint_address(endpoint),

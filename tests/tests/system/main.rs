@@ -20,6 +20,7 @@ mod import_export;
 mod load;
 mod planted;
 mod quorum;
+mod time_travel;
 mod wal_ends;
 
 /// How often or how long something is done: the short form, and the long one.
