@@ -26,6 +26,15 @@ impl Store {
         Ok(Some((ancestor, named.lsn)))
     }
 
+    /// What the timeline all this one's history begins in is readable from.
+    pub fn first_readable_lsn(&self) -> Lsn {
+        let mut store = self;
+        while let Some(ancestor) = store.inner.ancestor.get() {
+            store = ancestor;
+        }
+        store.inner.timeline.readable_lsn
+    }
+
     /// The store whose versions at `lsn` are its own: this one, or the nearest ancestor that is not left before `lsn`.
     pub(super) fn owner_of(&self, lsn: Lsn) -> &Store {
         let mut owner = self;

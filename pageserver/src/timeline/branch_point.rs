@@ -209,7 +209,7 @@ impl Timeline {
 
     /// From here on it may be read and branched: it, and its ancestors below its start.
     pub fn first_readable_lsn(&self) -> Lsn {
-        self.root().record().readable_lsn
+        self.store().first_readable_lsn()
     }
 
     pub(super) fn lsn_out_of_range(&self, lsn: Lsn) -> TimelineError {

@@ -62,7 +62,7 @@ pub async fn read_head(store: &Store, lsn: Lsn, prev: Lsn) -> Result<Head, HeadE
         }
     }
     let mut head = Head::load(lsn, prev, stored)?;
-    head.set_consistent_from(store.timeline().readable_lsn);
+    head.set_consistent_from(store.first_readable_lsn());
     Ok(head)
 }
 

@@ -92,7 +92,11 @@ impl Client {
 
     /// The frames of a base backup, the last one its end or an error.
     pub async fn base_backup(&mut self, term: Term, lsn: Lsn, wait_ms_max: u32) -> (Vec<Vec<u8>>, Reply) {
-        let request = BaseBackup { lsn: lsn.0.into(), wait_ms_max: wait_ms_max.into(), flags: 0.into() };
+        self.base_backup_with(0, term, lsn, wait_ms_max).await
+    }
+
+    pub async fn base_backup_with(&mut self, flags: u32, term: Term, lsn: Lsn, wait_ms_max: u32) -> (Vec<Vec<u8>>, Reply) {
+        let request = BaseBackup { lsn: lsn.0.into(), wait_ms_max: wait_ms_max.into(), flags: flags.into() };
         self.send(Kind::BaseBackup, term, |out| request.encode(out)).await;
         let mut items = Vec::new();
         loop {

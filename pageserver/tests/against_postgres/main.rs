@@ -2,10 +2,10 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod branches;
 mod client;
 mod datadir;
 mod lockstep;
-mod native;
 mod oracle;
 mod port;
 mod safekeeper;

@@ -12,10 +12,10 @@ use ironpage_io::time::timeout;
 use ironpage_layout::postgres::rmgr::Rmgr;
 use ironpage_layout::postgres::wal::build::{WalWriter, main_data_payload};
 use ironpage_layout::wire::admin::{ImportEnd, TimelineCreate};
-use ironpage_layout::wire::basebackup::{BaseBackupEnd, Item};
+use ironpage_layout::wire::basebackup::{ALL_PAGES, BaseBackupEnd, Item};
 use ironpage_layout::wire::hello::Role;
 use ironpage_layout::wire::{ErrorCode, Kind};
-use ironpage_layout::{Fork, Lsn, NodeId, RelTag, TenantId, Term};
+use ironpage_layout::{BlockNumber, Fork, Lsn, NodeId, RelTag, TenantId, Term};
 use ironpage_pageserver::branches::Branches;
 use ironpage_pageserver::service::Service;
 use ironpage_pageserver::store::StoreConfig;
@@ -263,6 +263,35 @@ async fn base_backups(pageserver: &Pageserver, wal: &Wal) {
     }
     assert_eq!((kinds["control"], kinds["database"], kinds["map"], kinds["prepared"]), (1, 3, 4, 1), "{kinds:?}");
     assert!(kinds["size"] > 500 && kinds["slru"] >= 2 && kinds["init"] >= 1, "{kinds:?}");
+    whole_base_backup(pageserver, &mut admin, wal).await;
+}
+
+/// With all pages it holds each page of each fork but free space maps, once and in order.
+async fn whole_base_backup(pageserver: &Pageserver, admin: &mut Client, wal: &Wal) {
+    assert_eq!(admin.base_backup_with(2, Term(3), wal.end, 20).await.1.code(), ErrorCode::Protocol);
+    let (items, reply) = admin.base_backup_with(ALL_PAGES, Term(3), wal.end, 20).await;
+    assert_eq!(BaseBackupEnd::decode(&reply.payload).unwrap().items.get(), items.len() as u64);
+    let (mut sizes, mut found) = (BTreeMap::new(), BTreeMap::<_, Vec<u8>>::new());
+    for item in &items {
+        match Item::decode(item).unwrap() {
+            Item::RelSize { rel, fork, blocks } => _ = sizes.insert((rel, fork), blocks as usize * 8192),
+            Item::RelPages { rel, fork, block, pages } => {
+                let bytes = found.entry((rel, fork)).or_default();
+                assert_eq!((bytes.len(), fork == Fork::Fsm), (block.0 as usize * 8192, false));
+                bytes.extend_from_slice(pages);
+            }
+            _ => {}
+        }
+    }
+    sizes.retain(|_, bytes| *bytes > 0);
+    assert_eq!(found.iter().map(|(name, bytes)| (*name, bytes.len())).collect::<BTreeMap<_, _>>(), sizes);
+    let timeline = pageserver.timelines.get(TENANT, TIMELINE).unwrap();
+    for ((rel, fork), bytes) in found.iter().filter(|((rel, _), _)| rel.relation >= 16384) {
+        let state = timeline.fork(*rel, *fork, wal.end).await.unwrap();
+        for (block, page) in bytes.chunks(8192).enumerate() {
+            assert!(timeline.page(&state, BlockNumber(block as u32)).await.unwrap()[..] == *page, "{rel} {fork:?} {block}");
+        }
+    }
 }
 
 async fn fencing(reader: &mut Client, pageserver: &Pageserver, scratch: &Scratch, wal: &Wal) {

@@ -3,18 +3,17 @@
 use std::path::Path;
 
 /// What each crate may use of ours.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("layout", &[]),
     ("io", &[]),
     ("safekeeper/consensus", &["layout"]),
     ("daemon", &["layout", "io"]),
     ("safekeeper", &["layout", "io", "daemon", "consensus"]),
-    ("pageserver", &["layout", "io", "daemon", "redo"]),
-    ("pageserver/redo", &["layout"]),
+    ("pageserver", &["layout", "io", "daemon"]),
     ("compute-ext", &["layout", "consensus"]),
     ("cli", &["layout", "consensus"]),
     ("follow", &["layout", "consensus"]),
-    ("fuzz", &["layout", "redo"]),
+    ("fuzz", &["layout"]),
     ("hw-bench", &["layout"]),
     ("tests", &[]),
 ];

@@ -1,6 +1,7 @@
 //! Single records that a workload seldom or never makes.
 
 use crate::ingest::{Head, IngestAction, IngestError};
+use ironpage_layout::history::{BUCKET_BITS, History, NO_COMMIT, bucket_of, bucket_start};
 use ironpage_layout::key::SlruKind;
 use ironpage_layout::postgres::control::{CATALOG_VERSION, CONTROL_VERSION, ControlFile, state};
 use ironpage_layout::postgres::rmgr::{
@@ -488,6 +489,57 @@ fn imports_and_stored_state_are_checked() {
     ] {
         assert!(Head::load(START, PREV, [(key, encoded(&value))]).is_err(), "{key}");
     }
+}
+
+/// The history puts of a feed's last record, decoded.
+fn history_of(feed: &Feed) -> Vec<(Key, Lsn, History)> {
+    let of_history = feed.puts.iter().filter(|(key, ..)| key.kind == ironpage_layout::KeyKind::History);
+    of_history
+        .map(|(key, lsn, bytes)| match Value::decode(bytes) {
+            Ok(Value::Blob(blob)) => (*key, *lsn, History::decode(&blob).unwrap()),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn commits_and_the_first_records_of_buckets_leave_marks() {
+    let mut feed = Feed::new(control());
+    let mut puts = Vec::new();
+    let mut sink = |key: Key, lsn: Lsn, value: Value<'_>| puts.push((key, lsn, encoded(&value)));
+    feed.head.finish_import(&mut sink).unwrap();
+    assert_eq!(
+        puts.iter().map(|put| (put.0, put.1)).collect::<Vec<_>>(),
+        [(Key::control(), START), (Key::history(bucket_of(START)), START)]
+    );
+    let first = *feed.head.history();
+    assert_eq!((first.commit_time, first.commit_time_max), (NO_COMMIT, (1 - 946_684_800) * 1_000_000));
+
+    // Two commits, of which the second says an earlier time.
+    let commit = |time: i64| main_data_payload(&time.to_le_bytes());
+    let mut before = START;
+    for (time, max) in [(1_000, 1_000), (900, 1_000)] {
+        feed.take(Rmgr::Transaction, xact::COMMIT, 701, &commit(time)).unwrap();
+        let (end, start) = (feed.head.last_record_lsn(), feed.head.prev_record_lsn());
+        let expected = History { commit_time: time, commit_time_max: max, before, prev_record_lsn: start };
+        assert_eq!(history_of(&feed), [(Key::history(bucket_of(end)), end, expected)]);
+        before = end;
+    }
+    // An abort, and what is no end of a transaction, leave none.
+    feed.take(Rmgr::Transaction, xact::ABORT, 702, &commit(2_000)).unwrap();
+    assert_eq!(history_of(&feed), []);
+    // A record over three buckets: those it passes over have the history from before it, its own has it and pg_control.
+    let (known, last) = (*feed.head.history(), feed.head.last_record_lsn());
+    feed.data(Rmgr::Xlog, xlog::NOOP, &vec![0; (3 << BUCKET_BITS) / 4]).unwrap();
+    let end = feed.head.last_record_lsn();
+    let (from, to) = (bucket_of(last), bucket_of(end));
+    assert_eq!(to, from + 3);
+    let marks = history_of(&feed);
+    let passed: Vec<_> = (from + 1..to).map(|bucket| (Key::history(bucket), bucket_start(bucket), known)).collect();
+    assert_eq!(marks[..2], passed);
+    let here = History { before: last, prev_record_lsn: feed.head.prev_record_lsn(), ..known };
+    assert_eq!(marks[2..], [(Key::history(to), end, here)]);
+    assert!(feed.puts.iter().any(|(key, lsn, _)| (*key, *lsn) == (Key::control(), end)));
 }
 
 #[test]

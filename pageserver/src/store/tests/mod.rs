@@ -3,6 +3,7 @@
 // Tests damage files behind the store's back.
 #![allow(clippy::disallowed_methods)]
 
+mod branches;
 mod crash;
 mod damage;
 mod flushing;

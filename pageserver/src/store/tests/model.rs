@@ -40,7 +40,7 @@ impl Model {
     }
 }
 
-fn random_key(random: &mut Random) -> Key {
+pub(super) fn random_key(random: &mut Random) -> Key {
     let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 + random.below(6) as u32 };
     match random.below(10) {
         0 => Key::rel_size(rel, Fork::Main),
@@ -50,7 +50,7 @@ fn random_key(random: &mut Random) -> Key {
     }
 }
 
-fn random_value(random: &mut Random, key: Key) -> Value<'static> {
+pub(super) fn random_value(random: &mut Random, key: Key) -> Value<'static> {
     let bytes = |random: &mut Random, length| (0..length).map(|_| random.next() as u8).collect::<Vec<u8>>();
     let length = if random.below(100) == 0 { 30_000 } else { 8 + random.below(300) };
     match (key.kind, random.below(20)) {
