@@ -1,6 +1,7 @@
 //! A stock Postgres comes in, and goes out again: the same by pg_dump, sound by amcheck, without a trace of the way.
 
 mod backups;
+mod moments;
 mod refusals;
 
 use ironpage_tests::stock::{amcheck, dump, must};
