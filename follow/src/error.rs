@@ -1,7 +1,7 @@
 //! What can go wrong, and whether time heals it.
 
 use ironpage_layout::Lsn;
-use ironpage_layout::wire::{RemoteError, WireError};
+use ironpage_layout::wire::{ErrorCode, RemoteError, WireError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -39,7 +39,15 @@ pub enum Error {
 impl Error {
     /// Whether trying again can help.
     pub fn passes(&self) -> bool {
-        !matches!(self, Error::Refused(_))
+        match self {
+            Error::Refused(_) => false,
+            // What a daemon of ours says of what it was asked: the same question gets the same answer.
+            Error::Remote { source, .. } => !matches!(
+                source.code,
+                ErrorCode::Protocol | ErrorCode::Unsupported | ErrorCode::Exists | ErrorCode::Corrupt | ErrorCode::Refused
+            ),
+            _ => true,
+        }
     }
 }
 
@@ -51,5 +59,18 @@ pub trait AtPath<T> {
 impl<T> AtPath<T> for std::io::Result<T> {
     fn at(self, what: &'static str, path: &std::path::Path) -> Result<T> {
         self.map_err(|source| Error::File { what, path: path.to_path_buf(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_change_is_tried_again() {
+        let remote = |code| Error::Remote { peer: "pageserver-1".into(), source: RemoteError { code, message: "no".into() } };
+        assert!(remote(ErrorCode::Unavailable).passes() && remote(ErrorCode::Storage).passes());
+        assert!(!remote(ErrorCode::Unsupported).passes() && !remote(ErrorCode::Exists).passes());
+        assert!(Error::Source("away".into()).passes() && !Error::Refused("never".into()).passes());
     }
 }

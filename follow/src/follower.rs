@@ -27,8 +27,10 @@ use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 use zerocopy::little_endian::{U32, U64};
 
-/// Pause after a failure that may pass.
-const RETRY: Duration = Duration::from_secs(2);
+/// Pauses after failures that may pass, doubled from the first to the last: each attempt may be a base backup of a server that
+/// has other work.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
 /// How long a daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long safekeepers may take to answer before the follower is said to wait for them.
@@ -63,8 +65,13 @@ impl Follower {
 
     /// Runs until something that does not pass.
     pub fn run(&mut self) -> Error {
+        let mut pause = RETRY_FIRST;
         loop {
+            let began = Instant::now();
             let Err(error) = self.attempt();
+            if began.elapsed() > 2 * RETRY_LAST {
+                pause = RETRY_FIRST;
+            }
             // Nothing was made yet: whoever started us is still there to be told.
             if !error.passes() || !self.state.slot_is_ours {
                 warn(&error.to_string());
@@ -73,7 +80,8 @@ impl Follower {
             }
             warn(&format!("{error}; trying again"));
             self.tell("waiting", &error.to_string());
-            std::thread::sleep(RETRY);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_LAST);
         }
     }
 
