@@ -83,7 +83,7 @@ impl Write for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
-        if let Poll::Pending = this.poll_sent(cx)? {
+        if this.poll_sent(cx)?.is_pending() {
             return Poll::Pending;
         }
         if this.closing.is_none() {

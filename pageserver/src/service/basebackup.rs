@@ -39,6 +39,10 @@ pub async fn send(
         let text = format!("BaseBackup with flags {:#x}, of which only {ALL_PAGES:#x} is known", request.flags.get());
         return Err(Refused::Request(refusal(ErrorCode::Protocol, text)));
     }
+    if lsn < timeline.record().readable_lsn {
+        let text = format!("timeline {} is readable from {} on, not at {lsn}", timeline.id(), timeline.record().readable_lsn);
+        return Err(Refused::Request(refusal(ErrorCode::OutOfRange, text)));
+    }
     let wait = Duration::from_millis(request.wait_ms_max.get().into()).min(WAIT_MAX);
     let there = async {
         timeline.wait_for(lsn, wait).await?;

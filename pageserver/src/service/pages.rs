@@ -129,9 +129,11 @@ impl Wanted {
                 lsn.unwrap_or_default()
             )));
         }
-        let start = timeline.record().start_lsn;
+        // A branch's own reads begin where it begins; those of a base backup where that ended.
+        let start = timeline.record().readable_lsn;
         if lsn.is_some_and(|lsn| lsn < start) {
-            let text = format!("timeline {} begins at {start}; it has nothing at {}", timeline.id(), lsn.unwrap_or_default());
+            let text =
+                format!("timeline {} is readable from {start} on; it has nothing at {}", timeline.id(), lsn.unwrap_or_default());
             return Err(refusal(ErrorCode::OutOfRange, text));
         }
         let rel =
@@ -151,7 +153,7 @@ impl Service {
         if leads {
             self.check_term(timeline, term)?;
         }
-        let last = timeline.wait_for(wanted.not_modified_since, wanted.wait).await?;
+        let last = timeline.wait_for(wanted.not_modified_since.max(timeline.record().readable_lsn), wanted.wait).await?;
         // Beyond the last record the asker vouches that nothing changed.
         let lsn = wanted.lsn.unwrap_or(last).min(last);
         let fork = Rc::new(timeline.fork(wanted.rel, wanted.fork, lsn).await?);

@@ -7,7 +7,7 @@ use crate::store::{Store, TimelineRecord};
 use ironpage_daemon::{info, warn};
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::{Key, Lsn, TenantId, TimelineId, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// An import under way. Nobody sees the timeline before [`Import::finish`]; one that is not finished must be
@@ -84,7 +84,7 @@ impl Import {
     }
 }
 
-async fn start(timelines: &Timelines, dir: &PathBuf, record: TimelineRecord) -> Result<(Store, Head), TimelineError> {
+async fn start(timelines: &Timelines, dir: &Path, record: TimelineRecord) -> Result<(Store, Head), TimelineError> {
     new_dir(dir, &timelines.shared().config.dir).await?;
     let head = Head::new(record.start_lsn, record.prev_record_lsn);
     let store = Store::create(dir, record, timelines.shared().config.store.clone()).await?;
