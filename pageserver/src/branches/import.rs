@@ -2,15 +2,12 @@
 
 use super::{BranchError, Branches, now_us};
 use crate::fault;
-use crate::metadata::{BranchKind, BranchRecord, BranchState, Record, State, TenantRecord, TenantState};
+use crate::metadata::{BranchKind, BranchRecord, BranchState, Record, State};
 use crate::timeline::Timeline;
 use ironpage_daemon::warn;
 use ironpage_layout::Lsn;
 use ironpage_layout::wire::admin::{KIND_BRANCH, KIND_FOLLOW, TimelineCreate};
 use std::rc::Rc;
-
-/// Name of the tenant that an import for an unknown one makes.
-const IMPLICIT_TENANT: &str = "main";
 
 /// What an import says of the branch it is to make.
 pub type ImportRequest = TimelineCreate;
@@ -55,13 +52,7 @@ impl Branches {
                     _ => Err(BranchError::not_active(there)),
                 };
             }
-            let mut records = Vec::new();
-            if state.tenant(branch.tenant).is_none() {
-                let name = IMPLICIT_TENANT.to_string();
-                let (state, created_at_us) = (TenantState::Active, branch.created_at_us);
-                records.push(Record::Tenant(TenantRecord { id: branch.tenant, name, state, created_at_us }));
-            }
-            records.push(Record::Branch(branch.clone()));
+            let records = vec![Record::Branch(branch.clone())];
             Ok((records, Admission::Begin(Box::new(branch))))
         };
         let (_, admission) = self.shared.journal.change(make).await?;
