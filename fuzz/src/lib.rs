@@ -12,19 +12,23 @@ use ironpage_layout::layer::check;
 use ironpage_layout::layer::filter::Filter;
 use ironpage_layout::layer::index::IndexBlock;
 use ironpage_layout::layer::manifest::Manifest;
+use ironpage_layout::postgres::bytes::Reader;
 use ironpage_layout::postgres::control::ControlFile;
-use ironpage_layout::postgres::wal::record::DecodedRecord;
+use ironpage_layout::postgres::page::{init, set_lsn};
+use ironpage_layout::postgres::wal::record::{Block, DecodedRecord};
 use ironpage_layout::postgres::wal::stream::{Next, Verify, WalStream};
 use ironpage_layout::postgres::xact::{Completion, CompletionKind, HasInfo, Prepare};
+use ironpage_layout::rel::PAGE_SIZE;
 use ironpage_layout::value::RelCuts;
 use ironpage_layout::wire::{self, Kind, admin, append, basebackup, hello, pages, walstream};
-use ironpage_layout::{Lsn, Value};
+use ironpage_layout::{BlockNumber, Lsn, Value};
+use ironpage_redo::{Encoded, HintBits, POSTGRES_15, Place};
 
 /// A target: what runs over one input.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 3] = [("record", record), ("frame", frame), ("layer", layer)];
+pub const TARGETS: [(&str, Target); 4] = [("record", record), ("frame", frame), ("layer", layer), ("redo", redo)];
 
 /// WAL as a stream from an arbitrary position, and each record's contents; then the bytes as one bare record.
 pub fn record(data: &[u8]) {
@@ -58,6 +62,43 @@ fn bare_record(bytes: &[u8]) {
             let _ = Completion::read(kind, HasInfo::of(decoded.info), decoded.main_data);
         }
         let _ = Prepare::read(decoded.main_data);
+        for block in &decoded.blocks {
+            encoded(&decoded, block);
+        }
+    }
+}
+
+/// A record's delta for one of its blocks, and that delta applied to a page of each kind.
+fn encoded(record: &DecodedRecord<'_>, block: &Block<'_>) {
+    let mut delta = Vec::new();
+    if let Ok(Encoded::Native) = ironpage_redo::encode(&POSTGRES_15, HintBits::Logged, record, block, &mut delta) {
+        assert!(!block.will_init || ironpage_redo::initialises(&delta), "what starts a page anew needs none before");
+        for special in [0, 4, 16] {
+            let mut page = [0; PAGE_SIZE];
+            init(&mut page, special);
+            let _ = ironpage_redo::apply(&mut page, Place { block: block.block, end_lsn: Lsn(0x0200_0000) }, &delta);
+        }
+    }
+}
+
+/// A page of zeros, then what the bytes say: deltas, and bytes of the page made wrong. Errors leave a half-changed
+/// page, which is what the next delta finds.
+///
+/// Each step: a length of 16 bits and as many bytes of a delta; or a length of 0xFFFF, a place of 16 bits and a byte.
+pub fn redo(data: &[u8]) {
+    let mut page = [0; PAGE_SIZE];
+    let mut data = Reader::new(data);
+    let place = Place { block: BlockNumber(7), end_lsn: Lsn(u64::MAX) };
+    while let Some(length) = data.u16() {
+        if length == u16::MAX {
+            let (Some(at), Some(byte)) = (data.u16(), data.u8()) else { return };
+            page[usize::from(at) % PAGE_SIZE] = byte;
+            continue;
+        }
+        let Some(delta) = data.take(usize::from(length).min(data.rest().len())) else { return };
+        let _ = ironpage_redo::apply(&mut page, place, delta);
+        // Or the next delta would find its change made.
+        set_lsn(&mut page, Lsn(0));
     }
 }
 

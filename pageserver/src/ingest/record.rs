@@ -112,7 +112,7 @@ impl<'a, S: Sink> Step<'a, S> {
     pub fn page(&mut self, block: &Block<'_>) -> Result<(), IngestError> {
         let key = Key::page(block.rel, block.fork, block.block);
         let value = match block.applied_image() {
-            Some(image) if !image.compressed => {
+            Some(image) if image.compression.is_none() => {
                 let page = DecodedRecord::restore_image(block, self.end);
                 let page = page.ok_or_else(|| self.malformed("a page image does not fit a page"))?;
                 Value::Image(Cow::Owned(page.to_vec()))

@@ -6,6 +6,7 @@ mod branches;
 mod client;
 mod datadir;
 mod lockstep;
+mod native;
 mod oracle;
 mod port;
 mod safekeeper;

@@ -33,23 +33,22 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new(name: &str, workload: impl FnOnce(&Scratch)) -> Scratch {
+        Scratch::with(name, &Setup::default(), workload)
+    }
+
+    pub fn with(name: &str, setup: &Setup, workload: impl FnOnce(&Scratch)) -> Scratch {
         let dir = std::env::temp_dir().join(format!("ironpage-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         if let Some((uid, gid)) = unprivileged() {
             std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
         }
         let (initial, primary) = (dir.join("initial"), dir.join("primary"));
-        run(program("initdb").arg("-D").arg(&initial).args([
-            "-U",
-            "postgres",
-            "--no-sync",
-            "-A",
-            "trust",
-            "--locale=C",
-            "-E",
-            "UTF8",
-        ]));
-        let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", dir.display());
+        run(program("initdb")
+            .arg("-D")
+            .arg(&initial)
+            .args(["-U", "postgres", "--no-sync", "-A", "trust", "--locale=C", "-E", "UTF8"])
+            .args(setup.initdb));
+        let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n{}", dir.display(), setup.settings);
         fs::write(initial.join("postgresql.auto.conf"), settings).unwrap();
         copy(&initial, &primary);
         let scratch = Scratch { dir, initial: DataDir(initial), primary: DataDir(primary) };
@@ -86,6 +85,14 @@ impl Scratch {
             .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", database, "-f"])
             .arg(&script));
     }
+}
+
+/// What a cluster has besides what all have.
+#[derive(Default)]
+pub struct Setup {
+    pub initdb: &'static [&'static str],
+    /// Lines for its configuration; the last one of a name holds.
+    pub settings: &'static str,
 }
 
 impl Drop for Scratch {

@@ -5,6 +5,11 @@ use std::fs;
 
 /// Something of everything that writes WAL.
 pub fn everything(scratch: &Scratch) {
+    everything_but_the_end(scratch);
+    end(scratch);
+}
+
+pub fn everything_but_the_end(scratch: &Scratch) {
     scratch.sql("postgres", &include_str!("workload.sql").replace("@DIR@", &scratch.dir.display().to_string()));
     scratch.sql("postgres", "CREATE DATABASE copied STRATEGY file_copy TEMPLATE template1");
     scratch.sql("postgres", "CREATE DATABASE logged STRATEGY wal_log");
@@ -20,6 +25,10 @@ pub fn everything(scratch: &Scratch) {
     fs::write(&shared, include_str!("shared.sql")).unwrap();
     run(scratch.client("pgbench").args(["-n", "-c", "8", "-j", "2", "-t", "150", "-f"]).arg(&shared).arg("postgres"));
     run(scratch.client("pgbench").args(["-n", "-c", "4", "-j", "2", "-t", "1500", "postgres"]));
+}
+
+/// What a stop finds.
+pub fn end(scratch: &Scratch) {
     scratch.sql("postgres", include_str!("finish.sql"));
 }
 

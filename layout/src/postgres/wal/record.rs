@@ -23,11 +23,20 @@ const SAME_REL: u8 = 0x80;
 
 const IMAGE_HAS_HOLE: u8 = 0x01;
 const IMAGE_APPLY: u8 = 0x02;
-/// BKPIMAGE_COMPRESS_PGLZ, _LZ4 and _ZSTD.
-const IMAGE_COMPRESSED: u8 = 0x1C;
+/// BKPIMAGE_COMPRESS_PGLZ, _LZ4 and _ZSTD, in the order in which RestoreBlockImage (xlogreader.c) looks at them.
+const IMAGE_COMPRESSIONS: [(u8, Compression); 3] =
+    [(0x04, Compression::Pglz), (0x08, Compression::Lz4), (0x10, Compression::Zstd)];
 
 /// InvalidBlockNumber: no block has it.
 const INVALID_BLOCK: u32 = u32::MAX;
+
+/// How a page image is compressed: wal_compression of the server that wrote it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    Pglz,
+    Lz4,
+    Zstd,
+}
 
 /// A full-page image in a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +45,7 @@ pub struct Image<'a> {
     pub bytes: &'a [u8],
     pub hole_offset: u16,
     pub hole_length: u16,
-    pub compressed: bool,
+    pub compression: Option<Compression>,
     /// Redo takes it as the page. Images for wal_consistency_checking alone are not applied.
     pub apply: bool,
 }
@@ -171,7 +180,7 @@ impl<'a> DecodedRecord<'a> {
     /// The page that an applied image of `block` restores, `end` as its LSN unless it is a new page
     /// (RestoreBlockImage, XLogReadBufferForRedoExtended). `None` if there is none or it is compressed.
     pub fn restore_image(block: &Block<'_>, end: Lsn) -> Option<Box<[u8; PAGE_SIZE]>> {
-        let image = block.applied_image().filter(|image| !image.compressed)?;
+        let image = block.applied_image().filter(|image| image.compression.is_none())?;
         let (hole_start, hole_length) = (usize::from(image.hole_offset), usize::from(image.hole_length));
         let mut restored = Box::new([0; PAGE_SIZE]);
         let (before, after) = image.bytes.split_at_checked(hole_start.min(image.bytes.len()))?;
@@ -217,7 +226,8 @@ impl<'a> Image<'a> {
         let short = bad("it is shorter than its parts");
         let mut fields = || Some((reader.u16()?, reader.u16()?, reader.u8()?));
         let (length, hole_offset, info) = fields().ok_or(short)?;
-        let compressed = info & IMAGE_COMPRESSED != 0;
+        let compression = IMAGE_COMPRESSIONS.into_iter().find(|(bit, _)| info & bit != 0).map(|(_, method)| method);
+        let compressed = compression.is_some();
         let has_hole = info & IMAGE_HAS_HOLE != 0;
         if usize::from(length) > PAGE_SIZE || (compressed && usize::from(length) == PAGE_SIZE) {
             return Err(bad("a page image is longer than it can be"));
@@ -235,7 +245,7 @@ impl<'a> Image<'a> {
         }
         // The image stands behind all headers; only its length is known yet, and that it is there.
         let bytes = reader.rest().get(..usize::from(length)).ok_or(short)?;
-        Ok(Image { bytes, hole_offset, hole_length, compressed, apply: info & IMAGE_APPLY != 0 })
+        Ok(Image { bytes, hole_offset, hole_length, compression, apply: info & IMAGE_APPLY != 0 })
     }
 
     fn length(&self) -> usize {

@@ -84,7 +84,7 @@ fn a_new_page_keeps_its_zero_lsn_and_a_compressed_one_is_left_alone() {
     payload.extend([1; 100]);
     let bytes = record(&payload);
     let decoded = DecodedRecord::decode(&bytes).unwrap();
-    assert!(decoded.blocks[0].applied_image().unwrap().compressed);
+    assert!(decoded.blocks[0].applied_image().unwrap().compression.is_some());
     assert_eq!(decoded.blocks[0].image.unwrap().bytes, [1; 100]);
     assert_eq!(DecodedRecord::restore_image(&decoded.blocks[0], Lsn(64)), None);
 }
