@@ -8,6 +8,8 @@
 //! What a version of Postgres writes is a table, [`Postgres`]: its rows name the record types and how each is
 //! encoded. Deltas are the same for all versions, since pages are.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod btree;
 mod delta;

@@ -3,12 +3,13 @@
 use super::items::MAX_HEAP_TUPLES;
 use super::{
     Bounds, HAS_FREE_LINES, Item, LINE_POINTER, Page, align, aligned_bounds, clear_flag, max_offset, set_flag, set_lower,
-    set_upper, shift,
+    set_upper, shift, write,
 };
 use crate::delta::Offsets;
 use crate::error::RedoError;
 use ironpage_layout::postgres::page::PAGE_HEADER_SIZE;
 use ironpage_layout::rel::PAGE_SIZE;
+use std::ops::Range;
 
 /// MaxIndexTuplesPerPage (access/itup.h).
 const MAX_INDEX_TUPLES: usize = (PAGE_SIZE - PAGE_HEADER_SIZE) / (16 + LINE_POINTER);
@@ -17,13 +18,11 @@ const _: () = assert!(MAX_INDEX_TUPLES == 408);
 const CORRUPT_ITEM: RedoError = RedoError::Page("a line pointer points outside the items");
 
 /// An item that stays: itemIdCompactData.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Kept {
-    /// Line pointer it will have.
-    offset: u16,
-    at: u16,
-    /// With its padding.
-    length: u16,
+    item: Item,
+    /// Number of the line pointer it will have; as wide as the item, so that an array of both is cleared in one go.
+    offset: u32,
 }
 
 /// The items that stay, in the order of their line pointers.
@@ -38,23 +37,22 @@ struct KeptItems<const MAX: usize> {
 
 impl<const MAX: usize> KeptItems<MAX> {
     fn new(special: usize) -> Self {
-        KeptItems { items: [Kept::default(); MAX], count: 0, total: 0, sorted: true, last: special }
+        let nothing = Kept { item: Item::UNUSED, offset: 0 };
+        KeptItems { items: [nothing; MAX], count: 0, total: 0, sorted: true, last: special }
     }
 
     /// An item whose bytes lie between `bounds.upper` and `bounds.special`.
+    #[inline]
     fn push(&mut self, offset: u16, item: Item, bounds: Bounds) -> Result<(), RedoError> {
         let (at, length) = (item.offset(), align(item.length()));
         if at < bounds.upper || at + length > bounds.special {
             return Err(CORRUPT_ITEM);
         }
-        if self.last > at {
-            self.last = at;
-        } else {
-            self.sorted = false;
-        }
+        self.sorted &= self.last > at;
+        self.last = at;
         self.total += length;
         let slot = self.items.get_mut(self.count).ok_or(RedoError::Page("it has more items than a page can"))?;
-        *slot = Kept { offset, at: at as u16, length: length as u16 };
+        *slot = Kept { item, offset: u32::from(offset) };
         self.count += 1;
         Ok(())
     }
@@ -65,23 +63,31 @@ impl<const MAX: usize> KeptItems<MAX> {
         if self.total > bounds.special - bounds.lower {
             return Err(RedoError::Page("its items are longer than the page"));
         }
-        // Sorted items move up past nothing that has yet to move.
+        // Sorted items move up past nothing that has yet to move; others come out of a copy of the page.
         let scratch = if self.sorted { None } else { Some(*page) };
-        let mut upper = bounds.special;
+        let move_up = |page: &mut Page, from: Range<usize>, to: usize| match &scratch {
+            _ if from.start == to => Ok(()),
+            None => shift(page, from, to),
+            Some(scratch) => write(page, to, scratch.get(from).ok_or(CORRUPT_ITEM)?),
+        };
+        // Items with no gap between them move together: where they are, and the end of where they go.
+        let (mut run, mut to) = (bounds.special..bounds.special, bounds.special);
         for kept in self.items.iter().take(self.count) {
-            let (at, length) = (usize::from(kept.at), usize::from(kept.length));
-            upper = upper.checked_sub(length).ok_or(CORRUPT_ITEM)?;
-            match &scratch {
-                None if at != upper => shift(page, at..at + length, upper)?,
-                None => {}
-                Some(scratch) => {
-                    let from = scratch.get(at..at + length).ok_or(CORRUPT_ITEM)?;
-                    page.get_mut(upper..upper + length).ok_or(CORRUPT_ITEM)?.copy_from_slice(from);
-                }
+            let (at, length) = (kept.item.offset(), align(kept.item.length()));
+            if at + length != run.start {
+                let start = to.checked_sub(run.len()).ok_or(CORRUPT_ITEM)?;
+                move_up(page, run, start)?;
+                (run, to) = (at..at + length, start);
+            } else {
+                run.start = at;
             }
-            let item = Item::get(page, kept.offset)?;
-            item.moved(upper, item.length()).set(page, kept.offset)?;
+            let upper = to.checked_sub(run.len()).ok_or(CORRUPT_ITEM)?;
+            if upper != at {
+                kept.item.moved(upper, kept.item.length()).set(page, kept.offset as u16)?;
+            }
         }
+        let upper = to.checked_sub(run.len()).ok_or(CORRUPT_ITEM)?;
+        move_up(page, run, upper)?;
         set_upper(page, upper);
         Ok(())
     }
@@ -92,17 +98,23 @@ pub fn repair_fragmentation(page: &mut Page) -> Result<(), RedoError> {
     let bounds = aligned_bounds(page)?;
     let lines = max_offset(page);
     let mut kept = KeptItems::<MAX_HEAP_TUPLES>::new(bounds.special);
-    let (mut unused, mut last_used) = (0, 0);
-    for offset in 1..=lines {
-        let item = Item::get(page, offset)?;
+    let (mut unused, mut last_used, mut unclean) = (0, 0, false);
+    for (offset, item) in Item::all(page) {
         if !item.is_used() {
-            Item::UNUSED.set(page, offset)?;
             unused += 1;
+            unclean |= item != Item::UNUSED;
             continue;
         }
         last_used = offset;
         if item.has_storage() {
             kept.push(offset, item, bounds)?;
+        }
+    }
+    if unclean {
+        for offset in 1..=lines {
+            if !Item::get(page, offset)?.is_used() {
+                Item::UNUSED.set(page, offset)?;
+            }
         }
     }
     if kept.count == 0 {
@@ -234,5 +246,5 @@ pub fn overwrite_index_tuple(page: &mut Page, offset: u16, tuple: &[u8]) -> Resu
         move_items_up_to(page, at, by, Storage::Some)?;
     }
     item.moved(to, tuple.len()).set(page, offset)?;
-    super::write(page, to, tuple)
+    write(page, to, tuple)
 }

@@ -85,6 +85,14 @@ impl Item {
         read_u32(page, Item::place(offset)).map(Item)
     }
 
+    /// All line pointers and their numbers.
+    pub fn all(page: &Page) -> impl Iterator<Item = (u16, Item)> {
+        let lines = usize::from(max_offset(page)) * LINE_POINTER;
+        let lines = page.get(PAGE_HEADER_SIZE..PAGE_HEADER_SIZE + lines).unwrap_or_default();
+        let items = lines.chunks_exact(LINE_POINTER).map(|four| Item(u32::from_le_bytes([four[0], four[1], four[2], four[3]])));
+        (1..).zip(items)
+    }
+
     /// Writes it as the line pointer of this number, which must exist.
     #[inline]
     pub fn set(self, page: &mut Page, offset: u16) -> Result<(), RedoError> {
