@@ -3,7 +3,7 @@
 use crate::api::Branch;
 use crate::cluster::{Cluster, Endpoint, branch_in_words, random};
 use crate::connstr;
-use crate::endpoint::{self, Stop};
+use crate::endpoint::{self, Stop, lease};
 use crate::error::{AtPath, Error, Result};
 use crate::files;
 use crate::output::{self, Format};
@@ -107,7 +107,8 @@ fn comparable(dump: &str) -> String {
     dump.lines().filter(|line| !random(line)).fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// An endpoint that runs for this command alone.
+/// An endpoint that runs for this command alone, read-only: a branch that nobody may write to has a schema too, and the
+/// comparison leaves no trace in any history.
 struct Temporary {
     cluster: Cluster,
     endpoint: Endpoint,
@@ -120,7 +121,10 @@ impl Temporary {
         let name = format!("diff-{:08x}", u32::from_le_bytes(suffix));
         progress::line(&format!("no endpoint runs on {}: starting one for this", branch_in_words(tenant, &branch.name)));
         let (mut cluster, lock) = Cluster::locked(dir)?;
-        let endpoint = cluster.endpoint_for(&name, tenant, &branch.name)?;
+        let mut endpoint = cluster.endpoint_for(&name, tenant, &branch.name)?;
+        let snapshot = lease::create(&cluster, tenant, &name, &branch.id.to_string(), None)?;
+        endpoint.at = Some(lease::point_of(&snapshot.branch)?);
+        cluster.update_endpoint(&endpoint);
         cluster.save()?;
         drop(lock);
         let temporary = Temporary { cluster, endpoint };
@@ -136,6 +140,7 @@ impl Temporary {
 
     fn end(self) -> Result<()> {
         endpoint::stop(&self.cluster, &self.endpoint, Stop::Fast, STOP_PATIENCE)?;
+        lease::release_of_stopped(&self.cluster, &self.endpoint);
         let (mut cluster, _lock) = Cluster::locked(&self.cluster.dir)?;
         cluster.forget_endpoints(|endpoint| endpoint.name == self.endpoint.name)
     }

@@ -80,7 +80,7 @@ fn take_snapshot(cluster: &Cluster, endpoint: &mut Endpoint, known: Option<&Endp
             ))),
         };
     }
-    let created = lease::create(cluster, &endpoint.tenant, name, &endpoint.branch, at)?;
+    let created = lease::create(cluster, &endpoint.tenant, name, &endpoint.branch, Some(at))?;
     endpoint.at = Some(lease::point_of(&created.branch)?);
     match at {
         At::Lsn(asked) if asked != created.lsn => {

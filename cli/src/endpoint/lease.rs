@@ -39,11 +39,12 @@ pub fn snapshot_name(endpoint: &str) -> Result<String> {
     }
 }
 
-/// Makes the snapshot of a new start, from the branch `from` (a name or an id). One that an earlier start left goes first.
-pub fn create(cluster: &Cluster, tenant: &str, endpoint: &str, from: &str, at: At) -> Result<Created> {
+/// Makes the snapshot of a new start, from the branch `from` (a name or an id), as it is now unless `at` says when. One that
+/// an earlier start left goes first.
+pub fn create(cluster: &Cluster, tenant: &str, endpoint: &str, from: &str, at: Option<At>) -> Result<Created> {
     let (api, name) = (cluster.api(), snapshot_name(endpoint)?);
     remove_if_there(&api, tenant, &name)?;
-    let new = NewBranch { name, from: from.into(), at: Some(at), ttl_seconds: Some(TTL_SECONDS), kind: Kind::Snapshot };
+    let new = NewBranch { name, from: from.into(), at, ttl_seconds: Some(TTL_SECONDS), kind: Kind::Snapshot };
     api.create_branch(tenant, &new)
 }
 
@@ -59,7 +60,7 @@ pub fn obtain(cluster: &Cluster, endpoint: &Endpoint, point: Point) -> Result<Br
         }
     }
     let from = point.timeline.to_string();
-    let made = create(cluster, &endpoint.tenant, &endpoint.name, &from, At::Lsn(point.lsn))?;
+    let made = create(cluster, &endpoint.tenant, &endpoint.name, &from, Some(At::Lsn(point.lsn)))?;
     if !is_of(&made.branch, point) {
         return Err(Error::Endpoint(format!(
             "the history of branch '{}' no longer has {}: a snapshot there would be one at {}",
