@@ -153,11 +153,8 @@ impl Lockstep {
     async fn run(&mut self, wal: &Wal, worker: &Worker) {
         let mut stream = WalStream::new(wal.start, Verify::Crc).with_prev(wal.prev).with_system_id(wal.system_id);
         stream.feed(wal.start, &wal.bytes).unwrap();
-        loop {
-            let (end, bytes) = match stream.next_record().unwrap() {
-                Next::Record(record) => (record.end, record.bytes.to_vec()),
-                _ => break,
-            };
+        while let Next::Record(record) = stream.next_record().unwrap() {
+            let (end, bytes) = (record.end, record.bytes.to_vec());
             let record = DecodedRecord::decode(&bytes).unwrap();
             self.count(&record, |counts| {
                 counts.records += 1;
