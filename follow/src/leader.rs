@@ -17,7 +17,7 @@ use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use zerocopy::little_endian::U64;
 
@@ -178,10 +178,7 @@ impl Leader<'_> {
         let mut actions = Vec::new();
         loop {
             let wait = Duration::from_millis(self.proposer.deadline_ms().saturating_sub(self.now_ms())).min(TURN);
-            let mut next = match events.receiver.recv_timeout(wait) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            let mut next = events.receiver.recv_timeout(wait).ok();
             let mut taken = 0;
             while let Some(event) = next.take() {
                 self.feed(event, &mut actions)?;
