@@ -267,10 +267,16 @@ impl Follower {
             // Of each round's own: nothing of the last round's connections gets in.
             let events = Events::new();
             log.connect(&events);
-            let peers = log.follower.config.safekeepers.clone();
+            let peers = members(&log.follower.config.safekeepers, &log.copy.safekeepers);
             let Ended::NewTerm = leader::lead(&peers, identity, &events, &mut log)?;
         }
     }
+}
+
+/// Who votes and acknowledges: the safekeepers that are remembered to have the timeline, and no others. One that was given
+/// it while its answer was lost would be given it again after it lost its disk, and come back empty into a quorum.
+fn members(all: &[Peer], numbers: &[u64]) -> Vec<Peer> {
+    (1..).zip(all).filter(|(number, _)| numbers.contains(number)).map(|(_, peer)| peer.clone()).collect()
 }
 
 fn damaged_state() -> Error {
@@ -461,4 +467,18 @@ pub fn drop_slot(config: &Config) -> Result<()> {
     }
     state.slot_is_ours = false;
     state.write(&config.dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_that_are_remembered_to_have_the_timeline_vote() {
+        let peer = |number: u16| Peer { name: format!("safekeeper-{number}"), address: ([127, 0, 0, 1], number).into() };
+        let all = [peer(1), peer(2), peer(3)];
+        assert_eq!(members(&all, &[1, 3]), [peer(1), peer(3)]);
+        assert_eq!(members(&all, &[3, 2, 1]), all);
+        assert!(members(&all, &[]).is_empty());
+    }
 }
