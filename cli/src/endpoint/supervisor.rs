@@ -28,6 +28,7 @@ use crate::process::Process;
 use crate::programs::Programs;
 use crate::sys::{PidFd, Signals, Woken};
 use crate::user::Owner;
+use ironpage_layout::TimelineId;
 use ironpage_layout::wire::ErrorCode;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -66,6 +67,7 @@ pub fn supervise(dir: &std::path::Path, name: &str) -> Result<()> {
         paths,
         signals,
         state,
+        timeline: None,
         record: Record::default(),
     };
     supervisor.say(Phase::Starting, "");
@@ -113,6 +115,8 @@ struct Supervisor {
     owner: Owner,
     signals: Signals,
     state: State,
+    /// Of the last round as a primary, and what was done in its elections.
+    timeline: Option<TimelineId>,
     record: Record,
 }
 
@@ -200,6 +204,10 @@ impl Supervisor {
     fn primary_round(&mut self, rule: Rule) -> Result<End> {
         let began = Instant::now();
         let place = self.find_branch()?;
+        if self.timeline.replace(place.branch.id) != Some(place.branch.id) {
+            // Terms of one timeline say nothing about those of another.
+            self.record = Record::default();
+        }
         let (won, members) = self.elect(&place, rule)?;
         let elected = began.elapsed();
         log::line("INFO", &format!("won term {} of branch '{}': WAL ends at {}", won.term, place.branch.name, won.start_lsn));
@@ -227,8 +235,8 @@ impl Supervisor {
                 ),
             );
         };
-        let vigil = Vigil::start(&self.cluster, &place);
-        self.watch(child, &data_dir, is_ready, || vigil.is_gone().then_some("its branch is gone"))
+        let vigil = Vigil::start(&self.cluster, &self.endpoint, &place);
+        self.watch(child, &data_dir, is_ready, || vigil.pointless())
     }
 
     /// What the endpoint's branch is now: a reset or a restore may have put another timeline under its name.

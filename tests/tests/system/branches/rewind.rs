@@ -1,7 +1,10 @@
 //! Reset and restore: a branch of the same name with another past.
 
 use super::{Ledger, Load, assert_ledger, check_on, start, stop, with_pgbench};
-use ironpage_tests::{Cluster, alive};
+use ironpage_tests::{Cluster, alive, wait_until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 #[test]
 fn reset_brings_the_parents_head() {
@@ -107,4 +110,37 @@ fn up_after_down_brings_all_back() {
     start(&cluster, "dev");
     assert_ledger(&cluster, "dev", 6);
     assert_ledger(&cluster, "main", 5);
+}
+
+/// A restore over HTTP tells no endpoint: what it commits from then on would be in the backup, under another name.
+#[test]
+fn an_endpoint_follows_a_name_that_moved_without_it() {
+    let cluster = Cluster::up("branch-moved");
+    cluster.sql("create table t as select 1 as i");
+    let at = cluster.sql("select pg_current_wal_flush_lsn()");
+    cluster.sql("insert into t values (2)");
+    let body = format!("{{\"at_lsn\":\"{at}\"}}");
+    let request = format!(
+        "POST /v1/tenants/main/branches/main/restore HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let mut connection = TcpStream::connect(("127.0.0.1", cluster.port_base + 5)).unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    wait_until("the endpoint shows what its branch is now", Duration::from_secs(60), || {
+        cluster.try_sql("select count(*) from t").is_ok_and(|count| count == "1")
+    });
+    cluster.sql("insert into t values (3)");
+    assert_eq!(cluster.process("postgres", "main").state, "running");
+
+    // A name that changes is no reason to do anything.
+    let postmaster = cluster.process("postgres", "main").pid;
+    cluster.must(&["branch", "rename", "main", "first"]);
+    cluster.must(&["branch", "create", "main", "--from", "first"]);
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(cluster.process("postgres", "main").pid, postmaster);
+    assert_eq!(cluster.branch("first").endpoint.as_deref(), Some("main"));
 }
