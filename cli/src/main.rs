@@ -40,7 +40,7 @@ use clap::{Parser, Subcommand};
 use cluster::{Cluster, MAIN};
 use endpoint::Stop;
 use error::Error;
-use ironpage_layout::Lsn;
+use ironpage_layout::{Lsn, TenantId};
 use output::Format;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -213,7 +213,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (dir, tenant) = (arguments.dir.as_path(), arguments.tenant.as_str());
+    let dir = arguments.dir.as_path();
+    let tenant = match arguments.tenant.parse::<TenantId>() {
+        Ok(_) => &place::tenant_name(&Cluster::open(dir)?, &arguments.tenant)?,
+        Err(_) => &arguments.tenant,
+    };
     match &arguments.verb {
         Verb::Up { port_base, detach } => up::up(dir, *port_base, if *detach { up::Mode::Detach } else { up::Mode::Foreground })?,
         Verb::Down => {

@@ -6,6 +6,7 @@ use crate::endpoint;
 use crate::error::{Error, Result};
 use crate::follow;
 use crate::output::{self, Format};
+use crate::place::tenant_name;
 use crate::programs::Programs;
 use crate::progress;
 use crate::template::Template;
@@ -48,6 +49,7 @@ pub fn run(dir: &std::path::Path, verb: &Verb) -> Result<()> {
         Verb::List { json } => list(&Cluster::open(dir)?, Format::of(*json)),
         Verb::Delete { name, recursive, json } => {
             let (mut cluster, _lock) = Cluster::locked(dir)?;
+            let name = &tenant_name(&cluster, name)?;
             delete(&mut cluster, name, Reach::of(*recursive), Format::of(*json))
         }
     }

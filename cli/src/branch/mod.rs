@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, MAIN, check_name};
 use crate::error::Result;
 use crate::moment;
 use crate::output::Format;
+use crate::place::branch_name;
 use clap::Subcommand;
 use std::path::Path;
 use std::process::ExitCode;
@@ -113,19 +114,23 @@ pub fn run(dir: &Path, tenant: &str, verb: &Verb) -> Result<ExitCode> {
         }
         Verb::Delete { name, recursive, json } => {
             let (mut cluster, _lock) = Cluster::locked(dir)?;
+            let name = &branch_name(&cluster, tenant, name)?;
             remove::delete(&mut cluster, tenant, name, Reach::of(*recursive), Format::of(*json))?;
         }
         Verb::Rename { old, new, json } => {
             check_name(new)?;
             let (mut cluster, _lock) = Cluster::locked(dir)?;
+            let old = &branch_name(&cluster, tenant, old)?;
             rename::rename(&mut cluster, tenant, old, new, Format::of(*json))?;
         }
         Verb::Reset { name, recursive, json } => {
             let (mut cluster, _lock) = Cluster::locked(dir)?;
+            let name = &branch_name(&cluster, tenant, name)?;
             rewind::reset(&mut cluster, tenant, name, Reach::of(*recursive), Format::of(*json))?;
         }
         Verb::Restore { name, at, json } => {
             let (cluster, _lock) = Cluster::locked(dir)?;
+            let name = &branch_name(&cluster, tenant, name)?;
             rewind::restore(&cluster, tenant, name, *at, Format::of(*json))?;
         }
         Verb::Diff { a, b, json } => return diff::diff(dir, tenant, a, b, Format::of(*json)),

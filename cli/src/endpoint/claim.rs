@@ -7,7 +7,7 @@ use crate::api::{At, Kind};
 use crate::cluster::{Cluster, Endpoint, MAIN, branch_in_words};
 use crate::error::{Error, Result};
 use crate::follow;
-use crate::place::Place;
+use crate::place::{Place, branch_name};
 use crate::progress;
 
 /// What a user asks for.
@@ -24,12 +24,13 @@ pub struct Wanted<'a> {
 /// that exists. Saved.
 pub fn claim(cluster: &mut Cluster, wanted: &Wanted<'_>) -> Result<Endpoint> {
     let known = cluster.endpoint(wanted.name).ok().cloned();
-    let branch = wanted.branch.or(known.as_ref().map(|known| known.branch.as_str())).unwrap_or(MAIN);
     // Without `--tenant` a known endpoint is its own tenant's.
     let tenant = match &known {
         Some(known) if wanted.tenant == MAIN => known.tenant.as_str(),
         _ => wanted.tenant,
     };
+    let named = wanted.branch.map(|branch| branch_name(cluster, tenant, branch)).transpose()?;
+    let branch = named.as_deref().or(known.as_ref().map(|known| known.branch.as_str())).unwrap_or(MAIN);
     let read_only = wanted.at.is_some() || known.as_ref().is_some_and(|known| known.at.is_some());
     match Place::find(cluster, tenant, branch) {
         // Its supervisor waits for the pageserver.

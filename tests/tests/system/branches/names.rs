@@ -83,3 +83,40 @@ fn of_creates_of_one_name_at_once_one_wins() {
     }
     assert_eq!(cluster.status().branches.len(), 4);
 }
+
+/// Endpoints are known by the names of their tenant and branch: ids must not lead past them.
+#[test]
+fn an_id_is_as_good_as_a_name() {
+    let cluster = Cluster::up("branch-ids");
+    let main = cluster.branch("main").id;
+    cluster.sql("create table t as select 1 as i");
+    let at = cluster.sql("select pg_current_wal_flush_lsn()");
+    cluster.sql("insert into t values (2)");
+    let old = cluster.process("postgres", "main").pid.unwrap();
+    cluster.must(&["branch", "restore", &main, "--at", &at]);
+    assert_ne!(cluster.process("postgres", "main").pid, Some(old), "it ran on what is the backup now");
+    cluster.sql("insert into t values (3)");
+    assert_eq!(cluster.sql("select string_agg(i::text, ' ' order by i) from t"), "1 3");
+
+    cluster.must(&["branch", "create", "dev"]);
+    let dev = cluster.branch("dev").id;
+    cluster.must(&["endpoint", "start", "dev", "--branch", &dev]);
+    assert_eq!(cluster.branch("dev").endpoint.as_deref(), Some("dev"));
+    let said = cluster.must_fail(1, &["branch", "delete", &dev]);
+    assert!(said.contains("endpoint stop dev"), "{said}");
+    cluster.must(&["branch", "rename", &dev, "test"]);
+    assert_eq!(cluster.branch("test").endpoint.as_deref(), Some("dev"));
+    let said = cluster.must_fail(1, &["branch", "delete", "test"]);
+    assert!(said.contains("endpoint stop dev"), "{said}");
+    cluster.must(&["branch", "reset", &dev]);
+    assert_eq!(cluster.branch("test").endpoint.as_deref(), Some("dev"));
+    assert_ne!(cluster.branch("test").id, dev);
+
+    let tenants = cluster.json(&["tenant", "list"]);
+    let id = tenants[0]["id"].as_str().unwrap().to_string();
+    let said = cluster.must_fail(1, &["tenant", "delete", &id, "--recursive"]);
+    assert!(said.contains("the cluster's own"), "{said}");
+    let said = cluster.must_fail(1, &["--tenant", &id, "branch", "delete", "test"]);
+    assert!(said.contains("endpoint stop dev"), "{said}");
+    assert_eq!(cluster.sql_on("dev", "select count(*) from t"), "2");
+}
