@@ -333,10 +333,11 @@ impl FollowedLog<'_> {
         }
     }
 
-    /// The log as the safekeepers have it, from the start of the segment in which `end` lies, and a check of what follows.
+    /// The log as the safekeepers have it, from the start of the segment that ends at `end` or in which it lies, and a check
+    /// of what follows: where nothing of a segment comes again, the link to the last record is all that tells histories apart.
     fn load(&self, end: Lsn) -> Result<(WalLog, WalStream)> {
         let start: Lsn = self.copy.start_lsn.parse().map_err(|_| damaged_state())?;
-        let from = end.segment_start().max(start);
+        let from = Lsn(end.0.saturating_sub(1)).segment_start().max(start);
         let mut failure = Error::Wal { at: end, why: "no safekeeper has it".into() };
         for peer in &self.follower.config.safekeepers {
             match read_wal(peer, self.identity, from, end) {

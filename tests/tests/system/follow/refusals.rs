@@ -1,8 +1,8 @@
 //! Histories never mix: what is not the source that was followed is refused, and told.
 
-use super::{Follower, branch, source, wait_level, wait_state};
-use ironpage_tests::Cluster;
+use super::{Follower, LONG, branch, follower, number, source, wait_level, wait_state};
 use ironpage_tests::stock::{Stock, dump};
+use ironpage_tests::{Cluster, eventually};
 use std::path::Path;
 use std::process::Command;
 
@@ -83,6 +83,41 @@ fn another_history_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("timeline 2"));
     branch(&cluster, "still", None);
     assert_eq!(cluster.sql_on("still", "select count(*) from newer"), "20000");
+}
+
+/// What was received ends with a segment, so none of it comes again to be compared: the link to its last record tells.
+#[test]
+fn another_history_behind_a_segment_switch_is_refused() {
+    let stock = source("follow-switched", &[]);
+    let cluster = Cluster::up("follow-switched");
+    cluster.must(&["follow", &stock.url(), "--tenant", "prod"]);
+    wait_state(&cluster, "prod", "streaming");
+    stock.stop();
+    let older = stock.dir.with_extension("older");
+    copy(&stock.dir, &older);
+    stock.start();
+    stock.sql("create table newer as select generate_series(1, 20000) i");
+    stock.sql("select pg_switch_wal()");
+    let received = eventually("the follower has a whole segment", LONG, || {
+        let committed = number(&follower(&cluster, "prod").committed_lsn);
+        (committed > 0 && committed.is_multiple_of(16 << 20)).then_some(committed)
+    });
+    cluster.must(&["follow", "--stop", "prod"]);
+    stock.stop();
+    std::fs::remove_dir_all(&stock.dir).unwrap();
+
+    // A copy of an earlier day in its place writes other segments up to there, and more behind.
+    std::fs::rename(&older, &stock.dir).unwrap();
+    stock.start();
+    while number(&stock.sql("select pg_current_wal_insert_lsn()")) < received {
+        stock.sql("select pg_logical_emit_message(true, 'other', 'history')");
+        stock.sql("select pg_switch_wal()");
+    }
+    stock.sql("create table others as select generate_series(1, 20000) i");
+    let output = cluster.ironpage(&["follow", "--tenant", "prod"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = refused(&cluster).message + &told;
+    assert!(said.contains("restored or replaced") || said.contains("does not continue"), "{said}");
 }
 
 #[test]
