@@ -64,6 +64,9 @@ pub struct Settings {
     pub tenant: TenantId,
     /// Where templates and data directories lie: somewhere the user Postgres runs as can reach.
     pub compute_dir: PathBuf,
+    /// Tenant main with its first branch was made.
+    #[serde(default)]
+    pub has_main: bool,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -107,7 +110,7 @@ impl Cluster {
         let mut tenant = TenantId::default();
         random(&mut tenant.0)?;
         let compute_dir = if owner.can_enter(&dir) { dir.clone() } else { outside(&dir) };
-        let settings = Settings { format: FORMAT, port_base, tenant, compute_dir, endpoints: Vec::new() };
+        let settings = Settings { format: FORMAT, port_base, tenant, compute_dir, has_main: false, endpoints: Vec::new() };
         let mut cluster = Cluster { dir, settings };
         cluster.check_ports()?;
         cluster.endpoint_for(MAIN, MAIN, MAIN)?;

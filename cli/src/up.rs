@@ -62,7 +62,7 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
     DirBuilder::new().recursive(true).mode(0o755).create(dir).at("create directory", dir)?;
     let _lock = Cluster::lock(dir)?;
     let owner = Owner::of_postgres()?;
-    let cluster = match Cluster::open(dir) {
+    let mut cluster = match Cluster::open(dir) {
         Err(Error::NoCluster(_)) => create(dir, port_base.unwrap_or(DEFAULT_PORT_BASE), &owner).inspect_err(|_| {
             // Nothing was made but the lock: what is left of the attempt goes, unless the directory is somebody's.
             let _ = fs::remove_file(dir.join(LOCK_FILE)).and_then(|()| fs::remove_dir(dir));
@@ -79,7 +79,7 @@ fn start(dir: &Path, port_base: Option<u16>, programs: &Programs, signals: &Sign
         ));
     }
     start_daemons(&cluster, programs, signals)?;
-    create_main(&cluster, programs, &owner)?;
+    create_main(&mut cluster, programs, &owner)?;
     follow::start_all(&cluster)?;
     if let Some(other) = connstr::serving(&cluster, MAIN, MAIN).filter(|endpoint| endpoint.name != MAIN) {
         // A start of endpoint main would take the branch from it.
@@ -156,8 +156,9 @@ fn start_daemons(cluster: &Cluster, programs: &Programs, signals: &Signals) -> R
     Ok(())
 }
 
-/// Makes tenant main with branch main from the template, at the first `up` or where an earlier one was cut short.
-fn create_main(cluster: &Cluster, programs: &Programs, owner: &Owner) -> Result<()> {
+/// Makes tenant main with branch main from the template, at the first `up` or where an earlier one was cut short. The tenant
+/// is never made again: a pageserver that lost its directory must not pass for a new one, and an empty database for what was.
+fn create_main(cluster: &mut Cluster, programs: &Programs, owner: &Owner) -> Result<()> {
     let api = cluster.api();
     let tenant = match api.find_tenant(MAIN)? {
         Some(tenant) if tenant.id == cluster.settings.tenant => tenant,
@@ -167,12 +168,25 @@ fn create_main(cluster: &Cluster, programs: &Programs, owner: &Owner) -> Result<
                 why: format!("tenant main is {} at the pageserver and {} in it", tenant.id, cluster.settings.tenant),
             });
         }
+        None if cluster.settings.has_main => {
+            let dirs = daemons::all(cluster).into_iter().filter(|daemon| daemon.kind == daemons::Kind::Pageserver);
+            let dirs: Vec<_> = dirs.map(|daemon| daemon.dir.display().to_string()).collect();
+            return Err(Error::Refused(format!(
+                "the pageserver knows no tenant main, which this cluster had: its directory {} was lost or emptied. Put a copy of it \
+                 back while the cluster is down; `ironpage destroy` gives up all data",
+                dirs.join(", ")
+            )));
+        }
         None => api.create_tenant(MAIN, Some(cluster.settings.tenant))?,
     };
-    if tenant::is_complete(&tenant) {
-        return Ok(());
+    if !tenant::is_complete(&tenant) {
+        tenant::complete(cluster, &tenant, Template::of(cluster, programs, owner)?)?;
     }
-    tenant::complete(cluster, &tenant, Template::of(cluster, programs, owner)?)
+    if !cluster.settings.has_main {
+        cluster.settings.has_main = true;
+        cluster.save()?;
+    }
+    Ok(())
 }
 
 /// Waits for Ctrl-C and stops the cluster; ends too if another command stopped it.

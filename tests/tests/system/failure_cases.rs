@@ -227,3 +227,24 @@ fn damage(file: &std::path::Path, block: u64) -> bool {
     file.write_all_at(&page[4000..4001], block * 8192 + 4000).unwrap();
     true
 }
+
+/// An empty directory is a new pageserver's, but not in a cluster that had one: an empty database would pass for the old one.
+#[test]
+fn a_pageserver_that_lost_its_directory_is_no_new_cluster() {
+    let cluster = Cluster::up("lost-pageserver");
+    cluster.sql("create table t as select 1 as i");
+    let dir = cluster.process("pageserver", "pageserver-1").data_dir;
+    cluster.must(&["down"]);
+    let aside = dir.with_extension("aside");
+    std::fs::rename(&dir, &aside).unwrap();
+    for _ in 0..2 {
+        let said = cluster.must_fail(1, &["up", "--detach"]);
+        assert!(said.contains("was lost or emptied") && said.contains(&*dir.to_string_lossy()), "{said}");
+        assert!(cluster.try_sql("select 1").is_err());
+    }
+    cluster.must(&["down"]);
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&aside, &dir).unwrap();
+    cluster.must(&["up", "--detach"]);
+    assert_eq!(cluster.sql("select count(*) from t"), "1");
+}
