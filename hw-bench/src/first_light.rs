@@ -4,12 +4,23 @@ use crate::cluster::Cluster;
 use crate::getpage::{self, Target};
 use crate::latency::Summary;
 use crate::machine::Machine;
+use crate::progress;
+use crate::scratch::Scratch;
 use crate::stock::{Server, Stock};
 use crate::{Options, client, device};
 use anyhow::Context;
 use ironpage_layout::RelTag;
 use serde::Serialize;
 use std::time::{Duration, Instant};
+
+#[derive(clap::Args, Clone)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    /// pgbench scale: 15 MiB each.
+    #[arg(long, default_value_t = 20)]
+    scale: u32,
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -45,8 +56,9 @@ const CLIENTS: [u32; 3] = [1, 8, 32];
 const STARTS: usize = 5;
 
 /// Both sides one after the other on the same disk, interleaved by client count.
-pub fn run(options: &Options) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&options.dir).with_context(|| format!("creating {}", options.dir.display()))?;
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let options = &arguments.options;
+    let _scratch = Scratch::create(&options.dir)?;
     let machine = Machine::read();
     let estimate = options.seconds * (CLIENTS.len() as u64 * 2 + 4) + 120;
     eprintln!("about {} minutes; data below {}, removed at the end", estimate.div_ceil(60), options.dir.display());
@@ -54,13 +66,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     progress("starting stock Postgres with a synchronous standby");
     let settings = "shared_buffers=16MB";
     let stock = Stock::start(options, "stock", options.port_base + 30, settings, true)?;
-    stock.server.pgbench_init(options)?;
+    stock.server.pgbench_init(options, arguments.scale)?;
     progress("starting Ironpage");
     let cluster = Cluster::up(options)?;
     let ours = cluster.server();
     ours.sql(options, "alter system set shared_buffers = '16MB'")?;
     restart(&cluster)?;
-    ours.pgbench_init(options)?;
+    ours.pgbench_init(options, arguments.scale)?;
 
     let pgbench = CLIENTS.iter().map(|clients| pgbench_row(options, *clients, ours, stock.server)).collect::<Result<_, _>>()?;
     let start = start_row(options, &cluster, ours, &stock)?;
@@ -69,7 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        print_table(options, &report);
+        print_table(arguments, &report);
     }
     Ok(())
 }
@@ -134,15 +146,11 @@ fn getpage_rows(options: &Options, cluster: &Cluster, ours: Server) -> anyhow::R
     Ok(rows)
 }
 
-fn print_table(options: &Options, report: &Report) {
-    let machine = &report.machine;
-    println!(
-        "{}  {} x {}, {} GiB, Linux {}, commit {}, load {}",
-        machine.date, machine.cpus, machine.cpu, machine.memory_gib, machine.kernel, machine.commit, machine.load_before
-    );
+fn print_table(arguments: &Arguments, report: &Report) {
+    println!("{}", report.machine);
     println!(
         "pgbench TPC-B, scale {}, shared_buffers 16 MB, {} s a run; stock has one synchronous standby",
-        options.scale, options.seconds
+        arguments.scale, arguments.options.seconds
     );
     println!("{:>8} {:>14} {:>14} {:>8}", "clients", "ironpage tps", "stock tps", "ratio");
     for row in &report.pgbench {
@@ -163,8 +171,4 @@ fn print_table(options: &Options, report: &Report) {
             row.clients, ours.per_second, ours.p50_us, ours.p99_us, raw.per_second, raw.p50_us, raw.p99_us, row.ratio
         );
     }
-}
-
-fn progress(what: &str) {
-    eprintln!("... {what}");
 }

@@ -1,5 +1,6 @@
 //! Latencies of many operations, and what is said of them.
 
+use crate::interrupt;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -15,16 +16,23 @@ pub struct Summary {
 /// Sorts `samples` and sums them up over the time they took together.
 pub fn summarise(mut samples: Vec<Duration>, elapsed: Duration) -> Summary {
     samples.sort_unstable();
+    // Nearest rank: the smallest sample that so much of all are not above. Of few samples p99 is the largest.
     let at = |quantile: f64| {
-        let index = ((samples.len().saturating_sub(1)) as f64 * quantile) as usize;
-        samples.get(index).map_or(0.0, |sample| sample.as_secs_f64() * 1e6)
+        let rank = (samples.len() as f64 * quantile).ceil() as usize;
+        samples.get(rank.saturating_sub(1)).map_or(0.0, |sample| sample.as_secs_f64() * 1e6)
     };
     Summary {
         operations: samples.len(),
-        per_second: samples.len() as f64 / elapsed.as_secs_f64(),
+        per_second: samples.len() as f64 / elapsed.as_secs_f64().max(1e-9),
         p50_us: at(0.5),
         p99_us: at(0.99),
     }
+}
+
+/// Sums up samples that were taken one after the other, with other things between them.
+pub fn summarise_alone(samples: Vec<Duration>) -> Summary {
+    let together = samples.iter().sum();
+    summarise(samples, together)
 }
 
 /// Runs `clients` threads of `operation` in a closed loop for `time`; each gets its own state from `start`.
@@ -43,6 +51,7 @@ pub fn closed_loop<S>(
                     let mut state = start(number)?;
                     let mut samples = Vec::new();
                     while begun.elapsed() < time {
+                        interrupt::check()?;
                         let asked = std::time::Instant::now();
                         operation(&mut state)?;
                         samples.push(asked.elapsed());
@@ -73,5 +82,32 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(samples: impl IntoIterator<Item = u64>) -> Summary {
+        summarise_alone(samples.into_iter().map(Duration::from_micros).collect())
+    }
+
+    #[test]
+    fn percentiles_are_samples() {
+        let hundred = of((1..=100).rev());
+        assert_eq!((hundred.operations, hundred.p50_us, hundred.p99_us), (100, 50.0, 99.0));
+        let three = of([30, 10, 20]);
+        assert_eq!((three.p50_us, three.p99_us), (20.0, 30.0));
+        let one = of([7]);
+        assert_eq!((one.p50_us, one.p99_us), (7.0, 7.0));
+        let none = of([]);
+        assert_eq!((none.operations, none.p50_us, none.p99_us, none.per_second), (0, 0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn the_rate_is_over_the_time_they_took() {
+        let summary = of([500_000, 1_500_000]);
+        assert!((summary.per_second - 1.0).abs() < 1e-9, "{summary:?}");
     }
 }

@@ -38,3 +38,10 @@ impl Machine {
         }
     }
 }
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Machine { date, cpu, cpus, memory_gib, kernel, load_before, commit } = self;
+        write!(f, "{date}  {cpus} x {cpu}, {memory_gib} GiB, Linux {kernel}, commit {commit}, load {load_before}")
+    }
+}

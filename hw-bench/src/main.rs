@@ -2,13 +2,18 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod api;
+mod branches;
 mod client;
 mod cluster;
+mod command;
 mod device;
 mod first_light;
 mod getpage;
+mod interrupt;
 mod latency;
 mod machine;
+mod scratch;
 mod stock;
 
 use clap::Parser;
@@ -20,7 +25,9 @@ use std::process::ExitCode;
 #[command(version)]
 enum Command {
     /// pgbench, endpoint start and getpage, beside stock Postgres and the raw device.
-    FirstLight(Options),
+    FirstLight(first_light::Arguments),
+    /// Branches: how fast one is made, its first query and its page reads, beside copies by stock Postgres and the raw device.
+    Branches(branches::Arguments),
 }
 
 /// What a measurement may use.
@@ -38,10 +45,7 @@ pub struct Options {
     /// Seconds of each timed run.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// pgbench scale: 15 MiB each.
-    #[arg(long, default_value_t = 20)]
-    scale: u32,
-    /// First of 40 free ports on 127.0.0.1.
+    /// First of 100 free ports on 127.0.0.1.
     #[arg(long, default_value_t = 26320)]
     port_base: u16,
     /// Result as JSON instead of a table.
@@ -50,8 +54,11 @@ pub struct Options {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Command::parse() {
-        Command::FirstLight(options) => first_light::run(&options),
+    let command = Command::parse();
+    interrupt::install();
+    let outcome = match command {
+        Command::FirstLight(arguments) => first_light::run(&arguments),
+        Command::Branches(arguments) => branches::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,5 +66,20 @@ fn main() -> ExitCode {
             eprintln!("ironpage-bench: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says on standard error what comes now.
+fn progress(what: &str) {
+    eprintln!("... {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        super::Command::command().debug_assert();
     }
 }
