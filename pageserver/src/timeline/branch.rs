@@ -66,7 +66,8 @@ impl Timelines {
             ..ancestor.record().clone()
         };
         let (dir, config) = (self.dir_of(name), &self.shared().config);
-        new_dir(&dir, &config.dir).await?;
+        // The tenant's directory is durable: the ancestor is in it.
+        new_dir(&dir).await?;
         let begin = (point.mark, point.mark_prev_record_lsn);
         let store = match Store::create_at(&dir, record, begin, config.store.clone()).await {
             Ok(store) => store,

@@ -5,6 +5,7 @@ use super::{Above, Timeline, TimelineError, Timelines};
 use crate::ingest::Head;
 use crate::store::{Store, TimelineRecord};
 use ironpage_daemon::{info, warn};
+use ironpage_io::fs;
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::{Key, Lsn, TenantId, TimelineId, Value};
 use std::path::{Path, PathBuf};
@@ -85,7 +86,9 @@ impl Import {
 }
 
 async fn start(timelines: &Timelines, dir: &Path, record: TimelineRecord) -> Result<(Store, Head), TimelineError> {
-    new_dir(dir, &timelines.shared().config.dir).await?;
+    new_dir(dir).await?;
+    // The tenant's directory may be new.
+    fs::sync_dir(&timelines.shared().config.dir).await?;
     let head = Head::new(record.start_lsn, record.prev_record_lsn);
     let store = Store::create(dir, record, timelines.shared().config.store.clone()).await?;
     Ok((store, head))

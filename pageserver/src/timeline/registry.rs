@@ -241,16 +241,13 @@ pub(super) async fn remove_dir(dir: &Path) -> Result<(), TimelineError> {
     Ok(())
 }
 
-/// Makes an empty directory for a timeline, durably, below `root`. What a creation that was cut off left there is removed.
-pub(super) async fn new_dir(dir: &Path, root: &Path) -> Result<(), TimelineError> {
+/// Makes an empty directory for a timeline's store, whose creation makes it durable in its tenant's; that one is the
+/// caller's to make so. What a creation that was cut off left there is removed.
+pub(super) async fn new_dir(dir: &Path) -> Result<(), TimelineError> {
     if fs::exists(dir).await? {
         remove_dir(dir).await?;
     }
-    fs::create_dir_all(dir).await?;
-    for parent in [dir.parent(), Some(root)].into_iter().flatten() {
-        fs::sync_dir(parent).await?;
-    }
-    Ok(())
+    Ok(fs::create_dir_all(dir).await?)
 }
 
 /// The entries of a directory that are ids; all else in it is none of our business.
