@@ -125,6 +125,33 @@ fn a_reader_follows_what_is_committed_and_no_more() {
     assert_eq!(refused.code, ironpage_layout::wire::ErrorCode::Unavailable);
 }
 
+/// How a pageserver asks how far a safekeeper is: it is told at once, and sent no WAL, however much there is.
+#[test]
+fn a_stream_that_ends_where_it_begins_is_one_keepalive() {
+    use ironpage_layout::wire::Kind;
+    use ironpage_layout::wire::walstream::WalKeepalive;
+    let dir = TestDir::new("position");
+    let daemon = Daemon::start(&dir.0);
+    let mut proposer = elect(&daemon);
+    let mut writer = wal::writer();
+    let ends = wal::fill(&mut writer, &mut Random(3), 100_000);
+    let (middle, end) = (ends[ends.len() / 2], *ends.last().unwrap());
+    proposer.append(1, START, START, wal::slice(&writer, START, end));
+    proposer.wait_flushed(end).unwrap();
+    proposer.append(1, end, middle, &[]);
+    let mut follower = Client::reader(daemon.address);
+    follower.read_wal(0, START, middle, 0).unwrap();
+    // From where there is more, exactly there, and from where nothing is yet.
+    for from in [START, Lsn(START.0 + 1), middle, end, end + 1_000_000] {
+        let mut reader = Client::reader(daemon.address);
+        reader.start_wal(0, from, from, 0);
+        let frame = reader.receive().unwrap();
+        assert_eq!(frame.header.kind, Kind::WalKeepalive, "from {from}");
+        let keepalive = WalKeepalive::decode(&frame.payload).unwrap();
+        assert_eq!((keepalive.commit_lsn.get(), keepalive.flush_lsn.get()), (middle.0, end.0), "from {from}");
+    }
+}
+
 #[test]
 fn acknowledgements_are_coalesced_and_heartbeats_answered() {
     let dir = TestDir::new("coalesce");

@@ -4,19 +4,20 @@
 //! those of X only at marks (see `ironpage_layout::history`). So a branch hangs on the last mark at or before X, and the
 //! records between are ingested into it anew: a few hundred kilobytes at most.
 
-use super::{Timeline, TimelineError, Timelines};
+use super::{Timeline, TimelineError, Timelines, WaitError};
 use crate::receiver::{PastWal, Position, positions};
 use ironpage_daemon::cli::Address;
-use ironpage_io::time::wall_clock;
+use ironpage_io::time::{now, wall_clock};
 use ironpage_layout::history::{History, bucket_of};
 use ironpage_layout::postgres::wal::{Next, Verify, WalStream};
 use ironpage_layout::{Key, Lsn, TimelineId, Value};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-/// How long what a quorum may have flushed may take to become committed and ingested. It does not become so if the
-/// primary is gone.
+/// How long what a quorum may have flushed may take to become committed. It does not become so if the primary is gone.
 const ACKNOWLEDGED_WAIT: Duration = Duration::from_secs(2);
+/// How long ingest may take to get there before the safekeepers are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long what is committed may take to be ingested.
 pub(super) const COMMITTED_WAIT: Duration = Duration::from_secs(10);
 
@@ -89,9 +90,22 @@ impl Timelines {
             );
             return Err(TimelineError::Unavailable { timeline: timeline.id(), why });
         }
-        match timeline.wait_for(flush, ACKNOWLEDGED_WAIT).await {
-            Err(super::WaitError::Late { .. }) => Ok(timeline.wait_for(commit, COMMITTED_WAIT).await?),
-            waited => Ok(waited?),
+        // That ingest is late says nothing of what is committed, which only the safekeepers know.
+        let begun = now();
+        let mut committed = commit;
+        loop {
+            match timeline.wait_for(flush, ASK_AGAIN).await {
+                Err(WaitError::Late { .. }) => {}
+                waited => return Ok(waited?),
+            }
+            if committed >= flush || begun.elapsed() >= ACKNOWLEDGED_WAIT {
+                return Ok(timeline.wait_for(flush.min(committed), COMMITTED_WAIT).await?);
+            }
+            for answer in positions(safekeepers, &timeline.hello(), timeline.store().last_record_lsn()).await {
+                if let Position::At { commit_lsn, .. } = answer {
+                    committed = committed.max(commit_lsn);
+                }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::scratch::{Scratch, worker};
 use crate::wal::Wal;
 use crate::workload;
 use ironpage_daemon::cli::Address;
-use ironpage_io::time::timeout;
+use ironpage_io::time::{now, sleep, timeout};
 use ironpage_layout::history::BUCKET_BITS;
 use ironpage_layout::key::SlruKind;
 use ironpage_layout::lsn::{WAL_PAGE_SIZE, WAL_SEGMENT_SIZE};
@@ -465,4 +465,66 @@ async fn deletion(timelines: &Timelines, leaf: &Rc<Timeline>, dir: &Path) {
     }
     assert!(timelines.all().is_empty());
     assert!(std::fs::read_dir(dir.join(TENANT.to_string())).unwrap().next().is_none());
+}
+
+/// A pageserver that is far behind, as after a restart: the safekeepers have committed WAL beyond what it asks from, and
+/// hear of the last commit only after they were asked. That it takes its time to ingest must not cost a commit.
+#[test]
+fn now_is_all_that_was_acknowledged_however_far_behind_ingest_is() {
+    let scratch = Scratch::new("behind", workload::little);
+    let wal = Wal::of(&scratch);
+    run(async {
+        let worker = worker(&scratch.dir);
+        let timelines = Rc::new(open(&scratch.dir.join("pageserver"), &worker).await);
+        let root = import(&timelines, &scratch, &wal).await;
+        let middle = {
+            let mut stream = WalStream::new(wal.start, Verify::Headers).with_prev(wal.prev);
+            stream.feed(wal.start, &wal.bytes[..wal.bytes.len() / 2]).unwrap();
+            while let Ok(Next::Record(_)) = stream.next_record() {}
+            stream.record_end()
+        };
+        assert!(wal.start < middle && middle < wal.end);
+        let safekeepers: Vec<_> = (0..3).map(|_| Safekeeper::new(wal.start, Rc::new(wal.bytes.clone()), middle)).collect();
+        safekeepers.iter().for_each(|safekeeper| safekeeper.flush.set(Some(wal.end)));
+        let addresses: Vec<Address> = safekeepers.iter().map(|safekeeper| safekeeper.address.clone()).collect();
+        let asked = {
+            let (timelines, root, addresses) = (timelines.clone(), root.clone(), addresses.clone());
+            ironpage_io::spawn(async move { timelines.acknowledged_head(&root, &addresses).await })
+        };
+        sleep(Duration::from_millis(200)).await;
+        for safekeeper in &safekeepers {
+            safekeeper.commit.set(wal.end);
+        }
+        // Longer than what a dead primary flushed is waited for.
+        sleep(Duration::from_millis(2500)).await;
+        feed(&root, &wal, middle).await;
+        sleep(Duration::from_millis(500)).await;
+        assert!(!asked.is_finished(), "it does not reach what was acknowledged");
+        feed(&root, &wal, wal.end).await;
+        assert_eq!(asked.await.unwrap().unwrap(), wal.end);
+
+        // One that takes no connections is not waited for.
+        safekeepers[0].close();
+        let begun = now();
+        assert_eq!(timelines.acknowledged_head(&root, &addresses).await.unwrap(), wal.end);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    });
+}
+
+/// The primary is gone and has left WAL on a safekeeper that never becomes committed: what is committed is the head.
+#[test]
+fn what_a_dead_primary_left_uncommitted_is_not_waited_for_long() {
+    let scratch = Scratch::new("dead", workload::little);
+    let wal = Wal::of(&scratch);
+    run(async {
+        let worker = worker(&scratch.dir);
+        let timelines = open(&scratch.dir.join("pageserver"), &worker).await;
+        let root = import(&timelines, &scratch, &wal).await;
+        let safekeeper = Safekeeper::new(wal.start, Rc::new(wal.bytes.clone()), wal.end);
+        safekeeper.flush.set(Some(wal.end + 100));
+        feed(&root, &wal, wal.end).await;
+        let begun = now();
+        assert_eq!(timelines.acknowledged_head(&root, &[safekeeper.address.clone()]).await.unwrap(), wal.end);
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    });
 }

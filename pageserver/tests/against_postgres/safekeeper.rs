@@ -22,6 +22,8 @@ const KEEPALIVE: Duration = Duration::from_millis(200);
 pub struct Safekeeper {
     pub address: Address,
     pub commit: Watch<Lsn>,
+    /// How far it says it has flushed; `None`: as far as is committed.
+    pub flush: Rc<Cell<Option<Lsn>>>,
     pub term: Rc<Cell<Term>>,
     /// Connections that asked for WAL.
     pub readers: Rc<Cell<usize>>,
@@ -36,21 +38,21 @@ impl Safekeeper {
         let mut listener = Listener::bind_tcp("127.0.0.1:0").unwrap();
         let address = listener.name().parse().unwrap();
         let (commit, term, readers) = (Watch::new(commit), Rc::new(Cell::new(Term(0))), Rc::new(Cell::new(0)));
-        let only = Rc::new(RefCell::new(None));
-        let shared = (commit.clone(), term.clone(), readers.clone(), only.clone());
+        let (only, flush) = (Rc::new(RefCell::new(None)), Rc::new(Cell::new(None)));
+        let shared = (commit.clone(), flush.clone(), term.clone(), readers.clone(), only.clone());
         let server = ironpage_io::spawn(async move {
-            let (commit, term, readers, only) = shared;
+            let (commit, flush, term, readers, only) = shared;
             loop {
                 let stream = listener.accept().await.unwrap();
-                let (wal, commit, term, readers, only) =
-                    (wal.clone(), commit.clone(), term.clone(), readers.clone(), only.clone());
+                let (wal, commit, flush, term, readers, only) =
+                    (wal.clone(), commit.clone(), flush.clone(), term.clone(), readers.clone(), only.clone());
                 drop(ironpage_io::spawn(async move {
                     // The pageserver leaves when it likes.
-                    let _ = serve(stream, start, &wal, commit, &term, &readers, &only).await;
+                    let _ = serve(stream, start, &wal, (commit, &flush), &term, &readers, &only).await;
                 }));
             }
         });
-        Safekeeper { address, commit, term, readers, only, server: Rc::new(server) }
+        Safekeeper { address, commit, flush, term, readers, only, server: Rc::new(server) }
     }
 
     /// Takes no more connections.
@@ -63,7 +65,7 @@ async fn serve(
     stream: Stream,
     start: Lsn,
     wal: &[u8],
-    commit: Watch<Lsn>,
+    (commit, flush): (Watch<Lsn>, &Cell<Option<Lsn>>),
     term: &Cell<Term>,
     readers: &Cell<usize>,
     only: &RefCell<Option<BTreeSet<TimelineId>>>,
@@ -95,7 +97,8 @@ async fn serve(
             };
             accepted.writer.send(Kind::WalData, id, term.get(), payload).await?;
         } else {
-            let head = WalKeepalive { commit_lsn: commit_lsn.0.into(), flush_lsn: commit_lsn.0.into(), term_start_lsn: 0.into() };
+            let flush_lsn = flush.get().unwrap_or(commit_lsn);
+            let head = WalKeepalive { commit_lsn: commit_lsn.0.into(), flush_lsn: flush_lsn.0.into(), term_start_lsn: 0.into() };
             accepted.writer.send(Kind::WalKeepalive, id, term.get(), |out| head.encode(out)).await?;
             if at >= until {
                 continue_until_gone(&mut accepted).await;
