@@ -1,9 +1,10 @@
 //! Places where a test ends the process as a crash would: with the feature `fault-points`, the process aborts at
-//! the point that the environment variable `IRONPAGE_FAULT` names. Without the feature there are none.
+//! the point that the environment variable `IRONPAGE_FAULT` names, and `--list-fault-points` prints them all. Without the
+//! feature there are none of these. The whole-system test of branches walks them; a release build has none.
 
 /// All of them, in the order in which an operation passes them. At each a change is between two steps: after a
 /// start it must have happened wholly or not at all.
-pub const POINTS: [&str; 17] = [
+pub const POINTS: [&str; 21] = [
     "import-journalled",
     "import-made",
     "import-active",
@@ -20,6 +21,10 @@ pub const POINTS: [&str; 17] = [
     "branch-delete-removed",
     "branch-delete-forgotten",
     "branch-delete-gone",
+    "tenant-delete-journalled",
+    "tenant-delete-gone",
+    "metadata-unwritten",
+    "metadata-written",
     "metadata-rewritten",
 ];
 
@@ -27,7 +32,7 @@ pub const POINTS: [&str; 17] = [
 #[cfg(feature = "fault-points")]
 pub fn point(name: &'static str) {
     assert!(POINTS.contains(&name), "{name} is not in the list of fault points");
-    if std::env::var_os("IRONPAGE_FAULT").is_some_and(|wanted| wanted == name) {
+    if is_wanted(name) {
         ironpage_daemon::error!("fault point {name}: the process ends here");
         std::process::abort();
     }
@@ -36,6 +41,18 @@ pub fn point(name: &'static str) {
 #[cfg(not(feature = "fault-points"))]
 #[inline(always)]
 pub fn point(_name: &'static str) {}
+
+/// Whether the process is to end at this point: what leads there rarely may then do so at once.
+#[cfg(feature = "fault-points")]
+pub fn is_wanted(name: &'static str) -> bool {
+    std::env::var_os("IRONPAGE_FAULT").is_some_and(|wanted| wanted == name)
+}
+
+#[cfg(not(feature = "fault-points"))]
+#[inline(always)]
+pub fn is_wanted(_name: &'static str) -> bool {
+    false
+}
 
 #[cfg(test)]
 mod tests {

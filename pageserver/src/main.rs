@@ -38,6 +38,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Of builds for tests alone: where IRONPAGE_FAULT can end the process.
+    #[cfg(feature = "fault-points")]
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--list-fault-points") {
+        ironpage_pageserver::fault::POINTS.iter().for_each(|point| println!("{point}"));
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

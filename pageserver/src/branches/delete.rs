@@ -7,7 +7,7 @@
 use super::replace::Children;
 use super::{BranchError, Branches, find_branch, find_tenant, safekeepers};
 use crate::fault;
-use crate::metadata::{BranchKind, BranchRecord, BranchState, Record, State, TenantRecord, TenantState};
+use crate::metadata::{BranchKind, BranchRecord, BranchState, MetadataError, Record, State, TenantRecord, TenantState};
 use ironpage_daemon::{info, warn};
 use ironpage_io::fs;
 use ironpage_io::time::{sleep, timeout};
@@ -102,6 +102,7 @@ impl Branches {
             Ok((records, tenant.id))
         };
         let (_, id) = self.shared.journal.change(make).await?;
+        fault::point("tenant-delete-journalled");
         self.forget_tenant(id).await?;
         Ok(self.wait_for_removal(|state| state.tenant(id).is_none()).await)
     }
@@ -191,14 +192,34 @@ impl Branches {
         };
         let (_, is_gone) = self.shared.journal.change(make).await?;
         if is_gone {
+            fault::point("tenant-delete-gone");
             info!("tenant {id} is gone");
             self.shared.removed.notify_all();
-            let dir = self.shared.dir.join(id.to_string());
-            if fs::exists(&dir).await.map_err(crate::metadata::MetadataError::from)?
-                && fs::read_dir(&dir).await.is_ok_and(|names| names.is_empty())
-                && let Err(error) = fs::remove_dir_all(&dir).await
+            self.remove_tenant_dir(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the directory of a tenant that is gone. All of its branches are, so it is empty.
+    async fn remove_tenant_dir(&self, id: TenantId) -> Result<(), BranchError> {
+        let dir = self.shared.dir.join(id.to_string());
+        if fs::exists(&dir).await.map_err(MetadataError::from)?
+            && fs::read_dir(&dir).await.is_ok_and(|names| names.is_empty())
+            && let Err(error) = fs::remove_dir_all(&dir).await
+        {
+            warn!("the empty directory of tenant {id} stays: {error}");
+        }
+        Ok(())
+    }
+
+    /// At a start: the process may have ended between a tenant's end and that of its directory.
+    pub(super) async fn remove_dirs_of_gone_tenants(&self) -> Result<(), BranchError> {
+        let state = self.state();
+        for name in fs::read_dir(&self.shared.dir).await.map_err(MetadataError::from)? {
+            if let Some(id) = name.parse().ok()
+                && state.tenant(id).is_none()
             {
-                warn!("the empty directory of tenant {id} stays: {error}");
+                self.remove_tenant_dir(id).await?;
             }
         }
         Ok(())

@@ -76,6 +76,7 @@ impl Branches {
         let shared = Shared { journal, timelines, safekeepers, dir, removing, removed };
         let branches = Branches { shared: Rc::new(shared) };
         branches.roll_back(&state).await?;
+        branches.remove_dirs_of_gone_tenants().await?;
         Ok(branches)
     }
 

@@ -1,6 +1,7 @@
 //! Branches and time, through the command line and SQL alone.
 
 mod depth;
+mod faults;
 mod midst;
 mod names;
 mod points;
