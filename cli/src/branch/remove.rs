@@ -1,9 +1,10 @@
 //! `branch delete`: the branch, its endpoints and their directories.
 
-use crate::api::{Branch, Reach};
+use crate::api::{Branch, Kind, Reach};
 use crate::cluster::{Cluster, branch_in_words};
 use crate::endpoint;
 use crate::error::{Error, Result};
+use crate::follow;
 use crate::output::{self, Format};
 use ironpage_layout::TimelineId;
 use serde_json::json;
@@ -19,6 +20,9 @@ pub fn delete(cluster: &mut Cluster, tenant: &str, name: &str, reach: Reach, for
         None => return finish_earlier(cluster, tenant, name, format),
     };
     doomed.iter().try_for_each(|branch| refuse_if_running(cluster, tenant, &branch.name))?;
+    if doomed.iter().any(|branch| branch.kind == Kind::Follow) {
+        follow::check_stopped(cluster, tenant)?;
+    }
     api.delete_branch(tenant, name, reach)?;
     let names: BTreeSet<&str> = doomed.iter().map(|branch| branch.name.as_str()).collect();
     cluster.forget_endpoints(|endpoint| endpoint.tenant == tenant && names.contains(endpoint.branch.as_str()))?;

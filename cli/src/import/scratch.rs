@@ -1,7 +1,7 @@
 //! A copy of a data directory that a stock Postgres brings to consistency: base backups become importable there.
 //!
 //! ```text
-//! PARENT/import-PID/
+//! PARENT/ironpage-import-PID/
 //!     data/               the data directory; pg_tblspc links to the next
 //!     tablespaces/OID/
 //!     conf/               settings of ours: those of the copy may load libraries, archive, or listen
@@ -23,7 +23,8 @@ use std::os::unix::fs::{lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const PREFIX: &str = "import-";
+/// Nobody else's: whatever is called so is removed once its process is gone, and the place may be one with a user's own files.
+const PREFIX: &str = "ironpage-import-";
 
 /// The copy; removed when dropped.
 pub struct Scratch {
@@ -209,4 +210,24 @@ pub fn size_of(dir: &Path) -> Result<u64> {
         total += if about.is_dir() { size_of(&path)? } else { about.len() };
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_killed_imports_left_is_removed() {
+        let parent = std::env::temp_dir().join(format!("ironpage-scratch-{}", std::process::id()));
+        // No process has such a number (PID_MAX_LIMIT, linux/threads.h).
+        let (theirs, left) = (parent.join("import-20241101"), parent.join(format!("{PREFIX}20241101")));
+        for dir in [&theirs, &left] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let scratch = Scratch::create(&parent, &Owner::of_postgres().unwrap()).unwrap();
+        assert!(theirs.is_dir() && !left.exists() && scratch.data().is_dir());
+        drop(scratch);
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 1);
+        fs::remove_dir_all(parent).unwrap();
+    }
 }

@@ -45,7 +45,7 @@ fn backups_of_every_form_come_in() {
     let left = std::fs::read_dir(&cluster.dir)
         .unwrap()
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("import-"));
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("ironpage-import-"));
     assert_eq!(left.count(), 0);
     let again = cluster.ironpage(&["import", &path("source"), "--tenant", "lying"]);
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
