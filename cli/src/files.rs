@@ -51,6 +51,19 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
+/// The same of a file written with [`Lasting::ThisBoot`]. A crash of the machine may leave any piece of it: what is no JSON
+/// speaks of nothing that runs.
+pub fn read_json_of_this_boot<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => match serde_json::from_slice(&text) {
+            Err(error) if error.is_eof() || error.is_syntax() => Ok(None),
+            parsed => parsed.map(Some).map_err(|error| damaged(path, &error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("read", path),
+    }
+}
+
 fn damaged(path: &Path, error: &serde_json::Error) -> Error {
     Error::Damaged { path: path.to_path_buf(), why: error.to_string() }
 }
@@ -65,5 +78,26 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.at("remove", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_of_the_machine_tore_speaks_of_nothing() {
+        let path = std::env::temp_dir().join(format!("ironpage-torn-{}", std::process::id()));
+        let read = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            read_json_of_this_boot::<Vec<u32>>(&path)
+        };
+        assert_eq!(read(b"[1, 2]").unwrap(), Some(vec![1, 2]));
+        for torn in [&b""[..], b"[1, ", &[0; 6]] {
+            assert_eq!(read(torn).unwrap(), None);
+        }
+        assert!(matches!(read(b"{}"), Err(Error::Damaged { .. })));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read_json_of_this_boot::<Vec<u32>>(&path).unwrap(), None);
     }
 }

@@ -33,7 +33,7 @@ impl Process {
 
     /// What a pid file says, whether alive or not; `None` if there is none.
     pub fn read(pid_file: &Path) -> Result<Option<Process>> {
-        files::read_json(pid_file)
+        files::read_json_of_this_boot(pid_file)
     }
 
     pub fn write(&self, pid_file: &Path) -> Result<()> {

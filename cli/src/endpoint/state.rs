@@ -36,7 +36,7 @@ pub struct State {
 impl State {
     /// The last thing a supervisor said; `None` before the first start.
     pub fn read(paths: &Paths) -> Result<Option<State>> {
-        files::read_json(&paths.state)
+        files::read_json_of_this_boot(&paths.state)
     }
 
     pub fn write(&self, paths: &Paths) -> Result<()> {

@@ -248,3 +248,19 @@ fn a_pageserver_that_lost_its_directory_is_no_new_cluster() {
     cluster.must(&["up", "--detach"]);
     assert_eq!(cluster.sql("select count(*) from t"), "1");
 }
+
+/// Files that speak of processes are not flushed: a loss of power may empty them.
+#[test]
+fn torn_files_of_the_last_boot_are_in_nobodys_way() {
+    let cluster = Cluster::up("torn-run");
+    cluster.sql("create table t as select 1 as i");
+    let daemons: Vec<_> = cluster.status().processes.into_iter().filter(|process| process.kind != "postgres").collect();
+    cluster.must(&["down"]);
+    for process in &daemons {
+        std::fs::write(cluster.dir.join("run").join(format!("{}.pid", process.name)), "").unwrap();
+    }
+    std::fs::write(cluster.dir.join("run/endpoint-main.json"), [0; 100]).unwrap();
+    assert_eq!(cluster.process("postgres", "main").state, "dead");
+    cluster.must(&["up", "--detach"]);
+    assert_eq!(cluster.sql("select count(*) from t"), "1");
+}
