@@ -2,7 +2,7 @@
 
 use super::{BranchError, Branches, Expiry, find_branch, find_tenant, now_us, random_id};
 use crate::fault;
-use crate::metadata::{BranchKind, BranchRecord, BranchState, Record, State, is_name};
+use crate::metadata::{BranchKind, BranchRecord, BranchState, MetadataError, Record, State, is_name};
 use crate::timeline::{At, BranchPoint, NewBranch, Timeline};
 use ironpage_daemon::{info, warn};
 use ironpage_layout::TimelineId;
@@ -64,8 +64,7 @@ impl Branches {
         };
         let result = self.shared.journal.commit(&[Record::Branch(active.clone())]).await;
         if let Err(error) = result {
-            self.unmake(&made.record).await;
-            return Err(error.into());
+            return Err(self.unmade(&made.record, error.into()).await);
         }
         fault::point("branch-create-active");
         self.start_receiver(timeline);
@@ -74,7 +73,7 @@ impl Branches {
     }
 
     /// Journals a branch as being made, and makes its timeline. Give it to the journal as active, or to
-    /// [`Branches::unmake`].
+    /// [`Branches::unmade`].
     pub(super) async fn make(
         &self,
         from: &BranchRecord,
@@ -111,15 +110,21 @@ impl Branches {
                 (steps.made)();
                 Ok(Made { timeline, record, point })
             }
-            Err(error) => {
-                self.unmake(&record).await;
-                Err(error.into())
-            }
+            Err(error) => Err(self.unmade(&record, error.into()).await),
         }
     }
 
-    /// Removes what is there of a branch that nobody was told of. What cannot be removed now is at the next start.
-    pub(super) async fn unmake(&self, record: &BranchRecord) {
+    /// Removes what is there of a branch that nobody was told of and that cannot be because of `error`, which is given back.
+    /// What cannot be removed now is at the next start.
+    pub(super) async fn unmade(&self, record: &BranchRecord, error: BranchError) -> BranchError {
+        if !matches!(error, BranchError::Metadata(MetadataError::Poisoned { .. })) {
+            self.unmake(record).await;
+        }
+        // Else the journal may say on disk that the branch is active. Then the next start needs all of it.
+        error
+    }
+
+    async fn unmake(&self, record: &BranchRecord) {
         let undo = async {
             self.shared.timelines.delete(record.tenant, record.timeline).await?;
             self.shared.journal.commit(&[Record::BranchGone(record.tenant, record.timeline)]).await?;

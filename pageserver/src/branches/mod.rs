@@ -14,6 +14,8 @@ mod import;
 mod replace;
 mod safekeepers;
 mod tenants;
+#[cfg(test)]
+mod tests;
 
 pub use change::{Change, Expiry};
 pub use create::{CreateBranch, Created};

@@ -63,10 +63,7 @@ impl Branches {
         };
         let new = match self.shared.journal.change(switch).await {
             Ok((_, new)) => new,
-            Err(error) => {
-                self.unmake(&made.record).await;
-                return Err(error);
-            }
+            Err(error) => return Err(self.unmade(&made.record, error).await),
         };
         fault::point("branch-reset-switched");
         self.start_receiver(made.timeline);
@@ -92,10 +89,7 @@ impl Branches {
         };
         let (new, backup) = match self.shared.journal.change(switch).await {
             Ok((_, output)) => output,
-            Err(error) => {
-                self.unmake(&made.record).await;
-                return Err(error);
-            }
+            Err(error) => return Err(self.unmade(&made.record, error).await),
         };
         fault::point("branch-restore-switched");
         self.start_receiver(made.timeline);

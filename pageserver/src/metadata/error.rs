@@ -10,7 +10,9 @@ use std::rc::Rc;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
-    #[error("'{name}' is no name: 1 to 63 letters, digits, '_' and '-' of ASCII, a letter or digit first")]
+    #[error(
+        "'{name}' is no name: 1 to 63 letters, digits, '_' and '-' of ASCII, a letter or digit first; not 32 hexadecimal digits, which are an id"
+    )]
     Name { name: String },
     #[error("there is a tenant '{name}' already")]
     TenantExists { name: String },

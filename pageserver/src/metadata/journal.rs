@@ -152,10 +152,13 @@ impl Journal {
 
     /// Runs a write. If it fails, or nobody waits for its end, what is on disk is unknown from then on.
     async fn unless_cut_off(&self, write: impl Future<Output = Result<(), IoError>>) -> Result<(), MetadataError> {
-        *self.poison.borrow_mut() = Some("the change before was given up in the middle".into());
+        let mut under_way = UnderWay { journal: self, ended: false };
         let result = write.await;
-        *self.poison.borrow_mut() = result.as_ref().err().map(|error| error.to_string().into());
-        result.map_err(|error| MetadataError::Poisoned { reason: error.to_string().into() })
+        under_way.ended = true;
+        let Err(error) = result else { return Ok(()) };
+        let reason: Rc<str> = error.to_string().into();
+        *self.poison.borrow_mut() = Some(reason.clone());
+        Err(MetadataError::Poisoned { reason })
     }
 
     async fn append(&self, bytes: &[u8]) -> Result<(), IoError> {
@@ -184,6 +187,20 @@ impl Journal {
 
 async fn open_file(path: &Path) -> Result<File, IoError> {
     File::open(path, Options { read: true, write: true, ..Options::default() }).await
+}
+
+/// A write. If it is given up before it ends, nothing can be changed any more.
+struct UnderWay<'a> {
+    journal: &'a Journal,
+    ended: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            *self.journal.poison.borrow_mut() = Some("the change before was given up in the middle".into());
+        }
+    }
 }
 
 /// The right to change.

@@ -7,6 +7,7 @@ use crate::branches::Admission;
 use crate::store::TimelineRecord;
 use crate::timeline::{Import, Timeline};
 use ironpage_daemon::frames::{FrameError, FrameReader, FrameWriter};
+use ironpage_daemon::warn;
 use ironpage_layout::wire::admin::{ImportEnd, TimelineCreate, TimelineCreated};
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::wire::{ErrorCode, Kind};
@@ -51,8 +52,11 @@ pub async fn receive(
                 finished.map_err(|error| Refused::Last(error.into()))?;
             }
             Err(error) => {
-                import.abandon().await;
-                branches.abandon_import(&branch).await;
+                match import.abandon().await {
+                    Ok(()) => branches.abandon_import(&branch).await,
+                    // The journal knows that it was being made: without that, a start would refuse what is left.
+                    Err(error) => warn!("cannot remove an import that was cut off: {error}; the next start does"),
+                }
                 return Err(error);
             }
         },

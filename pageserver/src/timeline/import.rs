@@ -4,7 +4,7 @@ use super::registry::{new_dir, remove_dir};
 use super::{Above, Timeline, TimelineError, Timelines};
 use crate::ingest::Head;
 use crate::store::{Store, TimelineRecord};
-use ironpage_daemon::{info, warn};
+use ironpage_daemon::info;
 use ironpage_io::fs;
 use ironpage_layout::wire::basebackup::Item;
 use ironpage_layout::{Key, Lsn, TenantId, TimelineId, Value};
@@ -73,15 +73,14 @@ impl Import {
         Ok(timeline)
     }
 
-    /// Removes what is there of a timeline that will not be finished.
-    pub async fn abandon(self) {
+    /// Removes what is there of a timeline that will not be finished. After an error something is still there.
+    pub async fn abandon(self) -> Result<(), TimelineError> {
         let Import { timelines, name, dir, store, .. } = self;
         store.close().await;
         drop(store);
-        if let Err(error) = remove_dir(&dir).await {
-            warn!("cannot remove an import that was cut off: {error}; the next start tries again");
-        }
+        let removed = remove_dir(&dir).await;
         timelines.release(name);
+        removed
     }
 }
 

@@ -162,6 +162,27 @@ fn of_changes_at_once_each_sees_the_one_before() {
     });
 }
 
+/// A write that is under way is no failure; one that is given up is.
+#[test]
+fn a_write_that_is_under_way_is_no_failure() {
+    let disk = Disk::new();
+    simulate(1, &disk, Faults::default(), || async {
+        let journal = open().await.unwrap();
+        journal.commit(&[Record::Tenant(tenant(1, "t"))]).await.unwrap();
+        let records = [numbered(1)];
+        let mut write = Box::pin(journal.commit(&records));
+        std::future::poll_fn(|cx| {
+            assert!(write.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        assert!(journal.failure().is_none());
+        drop(write);
+        assert!(journal.failure().is_some());
+        assert!(journal.commit(&[numbered(2)]).await.is_err());
+    });
+}
+
 /// Cut anywhere, the journal goes on from the last whole change; a bit that turns is an error that names the place.
 #[test]
 fn a_torn_tail_is_cut_and_damage_is_named() {
