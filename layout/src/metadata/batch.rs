@@ -12,8 +12,8 @@ pub const METADATA_VERSION: u32 = 1;
 pub const FILE_HEAD_SIZE: usize = 32;
 const BATCH_MAGIC: [u8; 4] = *b"IPMB";
 pub(super) const BATCH_HEAD_SIZE: usize = 32;
-/// Bytes of a batch's records at most: all branches of a large tenant at once.
-pub(super) const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a batch's records at most: a hundred thousand branches at once, whatever their names and safekeepers.
+pub(super) const BATCH_BYTES_MAX: usize = 128 << 20;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -84,7 +84,7 @@ pub struct Batch {
     pub records: Vec<Record>,
 }
 
-/// Appends a batch to `out`. The records must have fewer than 16 MiB.
+/// Appends a batch to `out`. The records must have no more than 128 MiB.
 pub fn encode_batch(sequence: u64, records: &[Record], out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0; BATCH_HEAD_SIZE]);

@@ -9,12 +9,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Safekeepers of one branch at most.
 pub const MAX_MEMBERS: usize = 64;
 
-/// Names are parts of paths, settings and URLs: letters, digits, `_` and `-` of ASCII, a letter or digit first.
+/// Names are parts of paths, settings and URLs: letters, digits, `_` and `-` of ASCII, a letter or digit first. What may be
+/// an id, 32 hexadecimal digits, is no name: whoever means the id must not get what somebody gave it as a name.
 pub fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     NAME_BYTES.contains(&bytes.len())
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        && !(bytes.len() == 32 && bytes.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// How far a tenant is.
