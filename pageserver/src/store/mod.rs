@@ -300,7 +300,9 @@ impl Store {
         {
             let state = &mut *self.inner.state.borrow_mut();
             assert!(lsn <= state.last_record_lsn, "{key} made at {lsn}, beyond the last record {}", state.last_record_lsn);
-            if state.frozen.len() >= flush::FROZEN_MAX || state.failure.is_some() {
+            // Above its size it cannot be frozen: a record is being put, or was when ingest stopped.
+            let is_full = state.open.bytes() > self.inner.config.memory_bytes_max;
+            if is_full || state.frozen.len() >= flush::FROZEN_MAX || state.failure.is_some() {
                 return;
             }
             state.scratch.clear();

@@ -170,3 +170,19 @@ fn a_failed_flush_stops_the_store_but_not_its_reads() {
         assert_eq!(store.disk_consistent_lsn(), START + 16);
     });
 }
+
+/// A timeline that stopped in the middle of a record cannot freeze its open layer any more.
+#[test]
+fn reads_do_not_fill_memory_that_cannot_be_frozen() {
+    let dir = TempDir::new();
+    on_ring(|| async {
+        let config = StoreConfig { memory_bytes_max: 1 << 20, ..StoreConfig::default() };
+        let store = Store::create(&dir.timeline(), record(), config).await.unwrap();
+        ingest(&store, START + 8, &[(page_key(1), image(1))]);
+        store.put(page_key(2), START + 16, &image(2));
+        for block in 0..1000 {
+            store.materialise(page_key(block), START + 8, &[3; PAGE_SIZE]);
+        }
+        assert!(store.memory_bytes() < 3 << 20, "{}", store.memory_bytes());
+    });
+}
