@@ -59,6 +59,7 @@ async fn import(branches: &Branches) {
         prefix_length: 0,
         name: "main".into(),
     };
+    branches.create_tenant("main", Some(TENANT)).await.unwrap();
     let Admission::Begin(branch) = branches.admit_import(&request).await.unwrap() else { panic!("it is new") };
     let record = TimelineRecord {
         tenant: TENANT,
