@@ -77,8 +77,10 @@ impl Timelines {
             }
         }
         let majority = safekeepers.len() / 2 + 1;
-        // One that lost its disk does not know the timeline either, so such answers count only if there are no others.
-        let never_made = known == 0 && safekeepers.len() - silent.len() >= majority;
+        // One that lost its disk does not know the timeline either, so such answers count only if there are no others, and
+        // if no WAL ever came from any.
+        let is_at_start = timeline.store().last_record_lsn() == timeline.record().start_lsn;
+        let never_made = known == 0 && is_at_start && safekeepers.len() - silent.len() >= majority;
         if safekeepers.is_empty() || never_made {
             return Ok(timeline.wait_for(Lsn::INVALID, COMMITTED_WAIT).await?);
         }
