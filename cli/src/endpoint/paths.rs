@@ -47,15 +47,23 @@ impl Paths {
         }
     }
 
+    /// Named after the term, unless there is one of that or a higher number: a branch that was reset or restored counts its
+    /// terms from the beginning, and those of its old timeline may just be being removed.
     pub fn data_dir(&self, term: Term, owner: &Owner) -> DataDir {
-        DataDir { path: self.dir.join(format!("t{term}")), owner: owner.clone() }
+        let number = self.last('t').filter(|last| *last >= term.0).map_or(term.0, |last| last.saturating_add(1));
+        DataDir { path: self.dir.join(format!("t{number}")), owner: owner.clone() }
     }
 
     /// One that no start has used: backends of a killed postmaster may still write to the last one.
     pub fn read_only_data_dir(&self, owner: &Owner) -> DataDir {
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let last = entries.filter_map(|entry| numbered(entry.file_name().to_str()?, 'r')).max().unwrap_or(0);
+        let last = self.last('r').unwrap_or(0);
         DataDir { path: self.dir.join(format!("r{}", last.saturating_add(1))), owner: owner.clone() }
+    }
+
+    /// Highest number of a data directory that is there.
+    fn last(&self, kind: char) -> Option<u64> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| numbered(entry.file_name().to_str()?, kind)).max()
     }
 
     /// Whether `path` is a data directory some start of this endpoint made.
@@ -82,4 +90,25 @@ impl Paths {
 /// The number of a data directory's name.
 fn numbered(name: &str, kind: char) -> Option<u64> {
     name.strip_prefix(kind)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_data_directory_takes_the_place_of_another() {
+        let dir = std::env::temp_dir().join(format!("ironpage-paths-{}", std::process::id()));
+        let none = PathBuf::new();
+        let paths = Paths { dir: dir.clone(), log: none.clone(), state: none.clone(), lock: none };
+        let owner = Owner::of_postgres().unwrap();
+        let (primary, reader) = (|term| paths.data_dir(Term(term), &owner).path, || paths.read_only_data_dir(&owner).path);
+        assert_eq!((primary(1), reader()), (dir.join("t1"), dir.join("r1")));
+        for there in ["t1", "t5", "r2", "lib"] {
+            fs::create_dir_all(dir.join(there)).unwrap();
+        }
+        assert_eq!((primary(1), primary(5), primary(6)), (dir.join("t6"), dir.join("t6"), dir.join("t6")));
+        assert_eq!((primary(9), reader()), (dir.join("t9"), dir.join("r3")));
+        fs::remove_dir_all(dir).unwrap();
+    }
 }
