@@ -530,7 +530,7 @@ fn what_a_dead_primary_left_uncommitted_is_not_waited_for_long() {
         safekeeper.flush.set(Some(wal.end + 100));
         feed(&root, &wal, wal.end).await;
         let begun = now();
-        assert_eq!(timelines.acknowledged_head(&root, &[safekeeper.address.clone()]).await.unwrap(), wal.end);
+        assert_eq!(timelines.acknowledged_head(&root, std::slice::from_ref(&safekeeper.address)).await.unwrap(), wal.end);
         assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     });
 }

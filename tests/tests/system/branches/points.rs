@@ -47,6 +47,35 @@ fn branches_of_a_busy_parent_are_right_to_the_row() {
 }
 
 #[test]
+fn a_branch_of_a_pageserver_that_catches_up_has_all_that_was_acknowledged() {
+    let cluster = with_pgbench("branch-behind");
+    let mut ledger = Ledger::on(&cluster, "main");
+    ledger.commits(5);
+    let load = Load::on_main(&cluster);
+    for round in 0..amount(2, 10) {
+        let pageserver = cluster.nth("pageserver", 0);
+        let mut again = cluster.command_of(&pageserver);
+        cluster.kill(&pageserver);
+        // The safekeepers commit what the pageserver has never seen.
+        ledger.commits(100);
+        let mut again = again.spawn().expect("starting the pageserver");
+        wait_until("the pageserver answers", Duration::from_secs(60), || cluster.ironpage(&["branch", "list"]).status.success());
+        let name = format!("behind{round}");
+        cluster.must(&["branch", "create", &name]);
+        start(&cluster, &name);
+        assert_ledger(&cluster, &name, ledger.commits.last().unwrap().number);
+        check_on(&cluster, &name);
+        stop(&cluster, &name);
+        // The cluster's own again, so that it ends with it.
+        again.kill().expect("it is ours");
+        again.wait().expect("it was killed");
+        cluster.start();
+    }
+    drop(load);
+    check_on(&cluster, "main");
+}
+
+#[test]
 fn writes_stay_on_their_side() {
     let cluster = with_pgbench("branch-isolation");
     cluster.sql("create table side(who text); insert into side values ('before'); create sequence s; select nextval('s')");
