@@ -131,6 +131,8 @@ impl Timelines {
             }
             At::Time(time) => (self.lsn_of_time(parent, safekeepers, time).await?, None),
         };
+        // Nothing below waits again before the head is taken, so that it cannot have gone on beyond what is wanted.
+        parent.wait_for(Lsn::INVALID, COMMITTED_WAIT).await?;
         let (first, last) = (parent.first_readable_lsn(), parent.store().last_record_lsn());
         if wanted < first || wanted.to_record_end() > last {
             return Err(parent.lsn_out_of_range(wanted));
