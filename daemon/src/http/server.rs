@@ -121,6 +121,10 @@ impl Server {
         // The body's own time-out answers; this one is for a client that then takes no answer.
         phase.ends_in(limits.body_time + limits.send_time);
         let (head, body) = request.into_parts();
+        // Pages from anywhere can have a browser on this machine send requests here, and it says where they are from.
+        if head.headers.contains_key(hyper::header::ORIGIN) {
+            return encode(Response::error(403, "bad_request", "requests of web pages are not served: this one has an Origin"));
+        }
         let response = match timeout(limits.body_time, collect(body, limits.body_bytes)).await {
             Ok(Ok(body)) => {
                 let (path, query) = (head.uri.path().to_string(), head.uri.query().unwrap_or_default().to_string());

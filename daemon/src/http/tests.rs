@@ -82,6 +82,8 @@ fn requests_are_answered_and_bounded() {
         let answer = exchange(address, format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(40_000))).await;
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
         assert!(exchange(address, "\x16\x03\x01\x02\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+        let from_a_page = "POST / HTTP/1.1\r\nHost: x\r\nOrigin: https://elsewhere\r\nContent-Length: 2\r\n\r\n{}";
+        assert!(exchange(address, from_a_page).await.starts_with("HTTP/1.1 403"));
         assert!(exchange(address, "GET / HTTP/2.0\r\n\r\n").await.starts_with("HTTP/1.1 "));
     })
     .unwrap();
