@@ -150,6 +150,8 @@ redo_handle(const RedoRequest *request, RedoReply *reply)
     if (request->op == OP_PING)
         return;
 
+    /* There is no pg_control to say that pages have checksums; this setting has the same effect on redo. */
+    wal_log_hints = request->hint_bits_logged != 0;
     storage_set_target(node, request->fork, request->block);
     MemoryContextSwitchTo(request_context);
     PG_TRY();

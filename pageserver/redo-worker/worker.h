@@ -30,7 +30,7 @@ typedef struct RedoRequest {
     uint32 length; /* of header and body, a multiple of 8, at most MAX_REQUEST */
     uint8 op;
     uint8 has_base;
-    uint8 reserved;
+    uint8 hint_bits_logged; /* 1: the cluster has data checksums, see XLogHintBitIsNeeded (access/xlog.h) */
     uint8 fork;
     Oid tablespace;
     Oid database;

@@ -19,7 +19,7 @@ pub use registry::{Known, Timelines, TimelinesConfig};
 use crate::ingest::{CopyDatabase, Head, IngestAction, IngestError};
 use crate::reconstruct::{self, ForkState, ReconstructError};
 use crate::store::{Store, TimelineRecord};
-use crate::worker::{Page, Worker};
+use crate::worker::{HintBits, Page, Worker};
 use head::{Whole, read_head};
 use ironpage_daemon::{error, info};
 use ironpage_io::sync::Notify;
@@ -93,14 +93,15 @@ impl Timeline {
     ) -> Result<Rc<Timeline>, IngestError> {
         let whole = head.as_ref().map(Whole::of).transpose()?;
         let own = whole.map(|whole| whole.control.data_checksum_version.get() != 0);
+        let checksums = own.or(parent.as_ref().map(|parent| parent.checksums)).unwrap_or_default();
         let timeline = Rc::new(Timeline {
-            checksums: own.or(parent.as_ref().map(|parent| parent.checksums)).unwrap_or_default(),
+            checksums,
             head: RefCell::new(head),
             whole: Cell::new(whole),
             loading: Cell::new(false),
             logical_size_at_start: Cell::new(None),
             parent,
-            worker,
+            worker: worker.for_hint_bits(if checksums { HintBits::Logged } else { HintBits::Unlogged }),
             term: Cell::new(Term(0)),
             stopped: RefCell::new(None),
             deleted: Cell::new(false),

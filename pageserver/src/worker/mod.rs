@@ -11,7 +11,7 @@ mod version;
 
 pub use error::WorkerError;
 pub use pinned::{Program, pin};
-pub use protocol::{PageTag, RedoRecord};
+pub use protocol::{HintBits, PageTag, RedoRecord};
 pub use version::check_version;
 
 use ironpage_io::sync::{Notify, OneSender, oneshot};
@@ -51,9 +51,10 @@ pub struct WorkerCounters {
     pub starts: u64,
 }
 
-/// A handle to the core's redo worker; clones are the same worker. The process is started at the first request.
+/// A handle to the core's redo worker, for clusters of one kind; clones are the same worker. The process is started at the first request.
 #[derive(Clone)]
 pub struct Worker {
+    hint_bits: HintBits,
     shared: Rc<Shared>,
 }
 
@@ -93,22 +94,26 @@ struct Job {
 }
 
 enum Request {
-    Redo { page: PageTag, base: Option<Page>, records: Vec<RedoRecord> },
+    Redo { page: PageTag, hint_bits: HintBits, base: Option<Page>, records: Vec<RedoRecord> },
     Ping,
 }
 
 impl Request {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Request::Redo { page, base, records } => protocol::encode_redo(out, *page, base.as_deref(), records),
+            Request::Redo { page, hint_bits, base, records } => {
+                protocol::encode_redo(out, *page, *hint_bits, base.as_deref(), records)
+            }
             Request::Ping => protocol::encode_ping(out),
         }
     }
 }
 
 impl Worker {
+    /// Redoes for clusters without data checksums; see [`Worker::for_hint_bits`].
     pub fn new(config: WorkerConfig) -> Worker {
         Worker {
+            hint_bits: HintBits::Unlogged,
             shared: Rc::new(Shared {
                 config,
                 queue: RefCell::default(),
@@ -119,6 +124,11 @@ impl Worker {
                 counters: Cell::default(),
             }),
         }
+    }
+
+    /// The same worker, for pages of a cluster of the other kind.
+    pub fn for_hint_bits(&self, hint_bits: HintBits) -> Worker {
+        Worker { hint_bits, shared: self.shared.clone() }
     }
 
     /// The page that `records`, in order, make of `base`, or of a page of zeros.
@@ -144,7 +154,7 @@ impl Worker {
                 counters.batches += 1;
                 counters.records += batch.len() as u64;
             });
-            let request = Request::Redo { page, base: base.take(), records: batch };
+            let request = Request::Redo { page, hint_bits: self.hint_bits, base: base.take(), records: batch };
             base = Some(self.ask(request).await.inspect_err(|_| self.shared.count(|counters| counters.failures += 1))?);
         }
         Ok(base.unwrap_or_else(|| Box::new([0; PAGE_SIZE])))

@@ -21,7 +21,7 @@ struct RawRequest {
     length: U32,
     op: u8,
     has_base: u8,
-    reserved: u8,
+    hint_bits_logged: u8,
     fork: u8,
     tablespace: U32,
     database: U32,
@@ -44,6 +44,14 @@ struct RawReply {
 /// Bytes of every reply.
 pub const REPLY_SIZE: usize = size_of::<RawReply>() + PAGE_SIZE;
 const _: () = assert!(size_of::<RawReply>() == 16);
+
+/// Whether changes of hint bits are in the WAL, as they are for clusters with data checksums: then a record that marks a
+/// heap page all-visible also sets its LSN (heap_xlog_visible, access/heap/heapam.c).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HintBits {
+    Logged,
+    Unlogged,
+}
 
 /// A page by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -87,7 +95,13 @@ impl std::fmt::Display for RedoRecord {
 }
 
 /// A whole request appended to `out`: apply `records` to `base`, or to a page of zeros.
-pub fn encode_redo(out: &mut Vec<u8>, page: PageTag, base: Option<&[u8; PAGE_SIZE]>, records: &[RedoRecord]) {
+pub fn encode_redo(
+    out: &mut Vec<u8>,
+    page: PageTag,
+    hint_bits: HintBits,
+    base: Option<&[u8; PAGE_SIZE]>,
+    records: &[RedoRecord],
+) {
     let body: usize = records.iter().map(RedoRecord::request_bytes).sum();
     let length = size_of::<RawRequest>() + base.map_or(0, |base| base.len()) + body;
     assert!(length <= MAX_REQUEST_BYTES, "a request of {length} bytes: batches are bounded before");
@@ -96,7 +110,7 @@ pub fn encode_redo(out: &mut Vec<u8>, page: PageTag, base: Option<&[u8; PAGE_SIZ
         length: U32::new(length as u32),
         op: OP_REDO,
         has_base: u8::from(base.is_some()),
-        reserved: 0,
+        hint_bits_logged: u8::from(hint_bits == HintBits::Logged),
         fork: page.fork as u8,
         tablespace: U32::new(page.rel.tablespace),
         database: U32::new(page.rel.database),
@@ -161,15 +175,15 @@ mod tests {
         let records =
             [RedoRecord { end_lsn: Lsn(0x1122), bytes: vec![9; 27] }, RedoRecord { end_lsn: Lsn(7), bytes: vec![8; 32] }];
         let mut bytes = Vec::new();
-        encode_redo(&mut bytes, PAGE, None, &records);
+        encode_redo(&mut bytes, PAGE, HintBits::Unlogged, None, &records);
         assert_eq!(bytes.len(), 32 + 8 + 32 + 8 + 32);
         assert_eq!(bytes[..8], [112, 0, 0, 0, b'R', 0, 0, 2]);
         assert_eq!(bytes[20..28], [3, 0, 0, 0, 2, 0, 0, 0]);
         assert_eq!(bytes[32..42], [0x22, 0x11, 0, 0, 0, 0, 0, 0, 9, 9]);
 
         bytes.clear();
-        encode_redo(&mut bytes, PAGE, Some(&[1; PAGE_SIZE]), &[]);
-        assert_eq!((bytes.len(), bytes[5], bytes[32]), (32 + PAGE_SIZE, 1, 1));
+        encode_redo(&mut bytes, PAGE, HintBits::Logged, Some(&[1; PAGE_SIZE]), &[]);
+        assert_eq!((bytes.len(), bytes[5], bytes[6], bytes[32]), (32 + PAGE_SIZE, 1, 1, 1));
     }
 
     #[test]

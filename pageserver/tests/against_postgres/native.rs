@@ -65,7 +65,10 @@ fn everything(scratch: &Scratch) {
 fn lockstep(scratch: &Scratch, hint_bits: HintBits) {
     let wal = Wal::of(scratch);
     let mut lockstep = Lockstep::new(&scratch.initial, hint_bits);
-    let worker = worker(&scratch.dir);
+    let worker = worker(&scratch.dir).for_hint_bits(match hint_bits {
+        HintBits::Logged => ironpage_pageserver::worker::HintBits::Logged,
+        HintBits::Unlogged => ironpage_pageserver::worker::HintBits::Unlogged,
+    });
     let outcome = ironpage_io::run(ironpage_io::Config::default(), || async {
         lockstep.run(&wal, &worker).await;
         worker.stop();
@@ -216,10 +219,8 @@ impl Lockstep {
         let redo = RedoRecord { end_lsn: end, bytes: record.bytes.to_vec() };
         let what = format!("{tag} after {redo}");
 
-        // The worker knows no hint bits that are logged: it leaves the LSN of a page that becomes all-visible alone
-        // (XLogHintBitIsNeeded in heap_xlog_visible). What recovery with them does is compared at the end.
         let mut delta = Vec::new();
-        let encoded = ironpage_redo::encode(&POSTGRES_15, HintBits::Unlogged, record, block, &mut delta);
+        let encoded = ironpage_redo::encode(&POSTGRES_15, self.hint_bits, record, block, &mut delta);
         let encoded = match encoded {
             Ok(encoded) => encoded,
             Err(error) => return self.differences.push(format!("{what}: {error}")),
@@ -249,22 +250,11 @@ impl Lockstep {
             });
             *self.compared.entry((name.0, name.1, kind, block.id)).or_default() += 1;
         }
-        self.pages.insert(tag, self.chain(record, block, place, &before, &after));
+        self.pages.insert(tag, after.clone());
         let asked = (worker.clone(), before.clone());
         let answer = ironpage_io::spawn(async move { asked.0.redo(tag, Some(asked.1), vec![redo]).await });
         self.pending.push_back(Pending { what, name, case: Case { before, after, place, delta }, answer });
         self.settle(AHEAD).await;
-    }
-
-    /// The page as this cluster's own recovery leaves it.
-    fn chain(&self, record: &DecodedRecord<'_>, block: &Block<'_>, place: Place, before: &Page, after: &Page) -> Box<Page> {
-        let mut page = Box::new(*before);
-        let mut delta = Vec::new();
-        match ironpage_redo::encode(&POSTGRES_15, self.hint_bits, record, block, &mut delta) {
-            Ok(Encoded::Native) => ironpage_redo::apply(&mut page, place, &delta).unwrap(),
-            _ => *page = *after,
-        }
-        page
     }
 
     /// Takes the worker's answers until at most `left` are missing.
