@@ -154,7 +154,6 @@ impl Api {
     }
 
     /// The branch goes away by itself so many seconds from now; never with `None`.
-    #[allow(dead_code, reason = "for read-only endpoints, which renew theirs")]
     pub fn set_ttl(&self, tenant: &str, branch: &str, seconds: Option<u64>) -> Result<Branch> {
         self.ask(Method::Patch, &branch_path(tenant, branch), Some(json!({ "ttl_seconds": seconds })))
     }
